@@ -31,10 +31,10 @@ class Goldschmidt(_Frozen):
 
 
 class Seeded(_Frozen):
-    """A line per eighth of an octave, selected by comparisons, then Newton steps."""
+    """A line for each of ``segments`` intervals an octave, selected by comparisons."""
 
     protocol: Literal["seeded"]
-    newton_steps: int = Field(default=1, ge=0, le=4)
+    segments: int = Field(default=16, ge=1, le=64)
 
 
 Inverse = Annotated[Goldschmidt | Seeded, Field(discriminator="protocol")]
@@ -85,9 +85,15 @@ class LayerNormChoice(_Frozen):
 class FixedPointBits(_Frozen):
     """Fraction bits. docs/protocols.md says why these are the defaults."""
 
-    activation: int = Field(default=12, ge=6, le=20)  # truncated values on wires
-    weight: int = Field(default=14, ge=6, le=20)  # matrices
+    activation: int = Field(default=12, ge=6, le=16)  # what query, key and value matrices multiply
+    hidden: int = Field(default=18, ge=12, le=20)  # normalised values elsewhere: residuals, dense matrices
+    function: int = Field(default=12, ge=6, le=16)  # arguments of non-linear functions; attention weights
+    weight: int = Field(default=14, ge=6, le=18)  # query, key and value matrices; gains
+    projection: int = Field(default=14, ge=6, le=18)  # the matrix after attention
+    dense: int = Field(default=18, ge=6, le=20)  # the other matrices
+    table: int = Field(default=16, ge=6, le=20)  # embeddings and offsets
     internal: int = Field(default=26, ge=16, le=28)  # inside iterations
+    range: int = Field(default=8, ge=3, le=12)  # arguments of GeLU and tanh are below 2^range
 
 
 class Preset(_Frozen):
@@ -113,7 +119,9 @@ def load_preset(name_or_path: str, directory: Path) -> Preset:
         path = directory / f"{name_or_path}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in directory.glob("*.yaml")))
-        raise BadConfigError(f"There is no preset {name_or_path!r}: choose one of {known}, or name a YAML file.")
+        raise BadConfigError(
+            f"There is no preset {name_or_path!r}: choose one of {known}, or name a YAML file."
+        )
     try:
         return Preset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError) as error:

@@ -1,0 +1,198 @@
+"""The plaintext executor: the oracle that each secure run is held against."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secformer_rt.graph import approximations
+from secformer_rt.graph.goldschmidt import reciprocal, rsqrt
+from secformer_rt.graph.ir import (
+    Add,
+    AddRows,
+    Attend,
+    Embed,
+    FirstToken,
+    Gelu,
+    Graph,
+    LayerNorm,
+    Linear,
+    MeanPool,
+    MergeHeads,
+    Node,
+    Scores,
+    Shape,
+    SplitHeads,
+    Tanh,
+)
+from secformer_rt.graph.preset import Preset, TwoQuad
+from secformer_rt.graph.ranges import Calibration, Quantity, node_deflation
+
+Observer = Callable[[str, Quantity, Tensor], None]
+"""Called as (node, quantity, values) with padding left out; see :class:`Calibration` for the quantities."""
+
+
+def execute(
+    graph: Graph,
+    parameters: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    preset: Preset | None = None,
+    calibration: Calibration | None = None,
+    observe: Observer | None = None,
+    dtype: torch.dtype = torch.float64,
+    *,
+    keep_outputs_only: bool = False,
+) -> dict[str, Tensor]:
+    """Run a graph in floating point.
+
+    Args:
+        graph: what to compute.
+        parameters: by name, in any floating dtype.
+        inputs: by name; integer inputs in any dtype.
+        preset: which approximations to use; None means the exact functions.
+        calibration: deflates Goldschmidt iterations; see :func:`node_deflation` for what None means.
+            Seeded inverses are computed as 1/x and 1/sqrt(x).
+        observe: told of every node's output and of floating inputs, and of variances and denominators.
+        dtype: of the computation.
+        keep_outputs_only: return the graph's outputs only, and free other wires after their last use.
+
+    Returns:
+        The wires by name, inputs included, in ``dtype``.
+
+    Raises:
+        BadConfigError: see :func:`node_deflation`.
+        ValueError: a parameter or an input is missing or has the wrong shape.
+    """
+    for wire in graph.inputs:
+        _check(inputs, wire.name, wire.shape)
+    wires = {wire.name: inputs[wire.name].to(dtype) for wire in graph.inputs}
+    readers = Counter(wire for node in graph.nodes for wire in node.inputs)
+    readers.update(graph.outputs)
+    for parameter in graph.parameters:
+        _check(parameters, parameter.name, parameter.shape)
+    run = _Run(graph, parameters, wires, preset, calibration, observe, dtype, _mask_wire(graph))
+    for wire in graph.inputs:
+        if not wire.integer and len(wire.shape) == 3:
+            run.note(wire.name, "output", wires[wire.name])
+    for node in graph.nodes:
+        wires[node.name] = run.apply(node)
+        run.note(node.name, "output", wires[node.name], keys=isinstance(node.op, Scores))
+        readers.subtract(node.inputs)
+        if keep_outputs_only:
+            for wire_name in set(node.inputs):
+                if not readers[wire_name]:
+                    run.free(wire_name)
+    return {name: wires[name] for name in graph.outputs} if keep_outputs_only else wires
+
+
+def _check(tensors: Mapping[str, Tensor], name: str, shape: Shape) -> None:
+    if name not in tensors:
+        raise ValueError(f"{name} is missing")
+    if tuple(tensors[name].shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {shape}")
+
+
+def _mask_wire(graph: Graph) -> str | None:
+    attends = (node for node in graph.nodes if isinstance(node.op, Attend))
+    return next((node.inputs[2] for node in attends if len(node.inputs) == 3), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    graph: Graph
+    parameters: Mapping[str, Tensor]
+    wires: dict[str, Tensor]
+    preset: Preset | None
+    calibration: Calibration | None
+    observe: Observer | None
+    dtype: torch.dtype
+    mask: str | None
+
+    def apply(self, node: Node) -> Tensor:
+        x, *others = (self.wires[name] for name in node.inputs)
+        # One node at a time: a large model need not be held twice.
+        weights = [self.parameters[name].to(self.dtype) for name in node.parameters]
+        match node.op:
+            case Embed():
+                return x @ weights[0]
+            case AddRows(start):
+                return x + weights[0][start : start + x.shape[-2]]
+            case Linear():
+                return x @ weights[0] + weights[1]
+            case LayerNorm(eps):
+                return self.layer_norm(node, x, weights[0], weights[1], eps)
+            case SplitHeads(heads):
+                return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
+            case MergeHeads():
+                return x.transpose(1, 2).flatten(2)
+            case Scores():
+                return x @ others[0].transpose(-1, -2)
+            case Attend():
+                return self.attend(node, x, others[0], others[1] if len(others) > 1 else None)
+            case Add():
+                return x + others[0]
+            case Gelu():
+                return functional.gelu(x) if self.preset is None else approximations.gelu(x, self.preset.gelu)
+            case Tanh():
+                if self.preset is None:
+                    return torch.tanh(x)
+                return approximations.segmented_series(x, self.preset.tanh)
+            case MeanPool():
+                return _weighted_mean(x, others[0]) if others else x.mean(dim=1)
+            case FirstToken():
+                return x[:, 0]
+
+    def layer_norm(self, node: Node, x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
+        centred = x - x.mean(dim=-1, keepdim=True)
+        variance = centred.square().mean(dim=-1, keepdim=True) + eps
+        self.note(node.name, "variance", variance)
+        if self.preset is None:
+            return functional.layer_norm(x, x.shape[-1:], gain, bias, eps)
+        chosen = node_deflation(self.graph, node, self.preset, self.calibration)
+        inverse = variance.rsqrt() if chosen is None else rsqrt(variance, chosen)
+        return centred * inverse * gain + bias
+
+    def attend(self, node: Node, scores: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:
+            # A padded row may have left the range an iteration converges in; 0 * inf must not spread it.
+            values = torch.where(mask[:, None, :, None] != 0, values, 0.0)
+        if self.preset is None:
+            return approximations.softmax(scores, mask) @ values
+        choice = self.preset.softmax
+        if isinstance(choice, TwoQuad):
+            weights = approximations.two_quad_weights(scores, choice.offset, mask)
+        else:
+            weights = approximations.exponential_weights(scores, choice.clip, mask)
+        total = weights.sum(dim=-1, keepdim=True)
+        if isinstance(choice, TwoQuad):
+            self.note(node.name, "denominator", total)
+        chosen = node_deflation(self.graph, node, self.preset, self.calibration)
+        inverse = total.reciprocal() if chosen is None else reciprocal(total, chosen)
+        return (weights @ values) * inverse
+
+    def note(self, name: str, quantity: Quantity, values: Tensor, *, keys: bool = False) -> None:
+        """Report (B, T, ..), (B, h, T, ..) or (B, ..) without padded rows and, with ``keys``, columns."""
+        if self.observe is None:
+            return
+        if self.mask is not None and values.ndim > 2:
+            real = self.wires[self.mask] != 0
+            counts = real[:, :, None] if values.ndim == 3 else real[:, None, :, None]
+            if keys:
+                counts = counts & real[:, None, None, :]
+            values = values[counts.expand_as(values)]
+        self.observe(name, quantity, values)
+
+    def free(self, name: str) -> None:
+        # The mask stays: it decides what is reported.
+        if name != self.mask:
+            del self.wires[name]
+
+
+def _weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
+    rows = torch.where(weights[..., None] != 0, x, 0.0)
+    return (weights[..., None] * rows).sum(dim=1)

@@ -1,0 +1,146 @@
+"""What a calibration run has measured, and what follows from it for each inverse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from secformer_rt.errors import BadConfigError
+from secformer_rt.graph.goldschmidt import Deflation, InverseKind, deflation
+from secformer_rt.graph.ir import Attend, Graph, LayerNorm, Node
+from secformer_rt.graph.preset import Goldschmidt, Inverse, Preset, TwoQuad, explain
+
+Quantity = Literal["output", "variance", "denominator"]
+Range = tuple[float, float]
+
+DEFAULT_HEADROOM = 4.0
+UNCALIBRATED_EMBEDDING_VARIANCE: Range = (2.0**-12, 2.0**2)
+UNCALIBRATED_VARIANCE: Range = (2.0**-6, 2.0**10)
+UNCALIBRATED_DENOMINATOR: Range = (1.0, 2.0**20)
+
+
+class Calibration(BaseModel):
+    """The smallest and largest value of each quantity of each node, over sample texts.
+
+    ``ranges`` maps node (or input) to quantity to (low, high) as seen; "output" is the wire itself,
+    "variance" a LayerNorm's row variance plus eps, "denominator" the row sums of a 2Quad softmax.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str
+    headroom: Annotated[FiniteFloat, Field(ge=1)] = DEFAULT_HEADROOM
+    ranges: dict[str, dict[Quantity, tuple[FiniteFloat, FiniteFloat]]]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for node, quantities in self.ranges.items():
+            for quantity, (low, high) in quantities.items():
+                if low > high:
+                    raise ValueError(f"{node}.{quantity}: low ({low:g}) is above high ({high:g})")
+        return self
+
+    def range(self, node: str, quantity: Quantity) -> Range | None:
+        """The range to prepare for: each end moved outwards by the factor ``headroom``, or None if unseen.
+
+        Outwards means away from 0 for an end beyond it and towards 0 otherwise: [-2, 8] becomes [-8, 32],
+        and a variance in [1, 8] becomes [0.25, 32], with the default headroom of 4.
+        """
+        seen = self.ranges.get(node, {}).get(quantity)
+        if seen is None:
+            return None
+        low, high = seen
+        return (
+            low * self.headroom if low < 0 else low / self.headroom,
+            high * self.headroom if high > 0 else high / self.headroom,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as YAML, one line per node and quantity."""
+        lines = [f"preset: {self.preset}", f"headroom: {self.headroom!r}", "ranges:"]
+        for node, quantities in self.ranges.items():
+            lines.append(f"  {node}:")
+            lines += [f"    {quantity}: [{low!r}, {high!r}]" for quantity, (low, high) in quantities.items()]
+        if not self.ranges:
+            lines[-1] += " {}"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            BadConfigError: the file is missing, or a key of it is wrong.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise BadConfigError(
+                f"Calibration {path} cannot be read ({error.strerror}): calibrate first."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise BadConfigError(f"Calibration {path} is not UTF-8 text: calibrate again.") from error
+        except (yaml.YAMLError, ValidationError) as error:
+            raise BadConfigError(f"Calibration {path} is not valid: {explain(error)}.") from error
+
+
+def inverse_range(
+    graph: Graph, node: Node, preset: Preset, calibration: Calibration | None
+) -> tuple[float, float]:
+    """The range of the number that is inverted inside a LayerNorm or Attend.
+
+    A softmax with maximum and exponential has sums within 1 and T, whatever the model. Without a
+    calibration, variances are taken to lie within [2^-12, 4] at the embeddings and [2^-6, 2^10] elsewhere,
+    and 2Quad's sums within [1, 2^20]: wide enough for MiniLM and for freshly initialised models, but
+    without any guarantee.
+
+    Raises:
+        BadConfigError: the calibration has no range for this node.
+        ValueError: nothing is inverted in this node.
+    """
+    quantity: Quantity
+    if isinstance(node.op, LayerNorm):
+        quantity = "variance"
+        default = UNCALIBRATED_EMBEDDING_VARIANCE if node.layer == "embeddings" else UNCALIBRATED_VARIANCE
+    elif isinstance(node.op, Attend) and isinstance(preset.softmax, TwoQuad):
+        quantity, default = "denominator", UNCALIBRATED_DENOMINATOR
+    elif isinstance(node.op, Attend):
+        return 1.0, float(graph.shapes[node.inputs[0]][-1])
+    else:
+        raise ValueError(f"{node.name} inverts nothing")
+    if calibration is None:
+        return default
+    bounds = calibration.range(node.name, quantity)
+    if bounds is None:
+        raise BadConfigError(
+            f"The calibration has no {quantity} of {node.name}: calibrate this model with this preset."
+        )
+    return bounds
+
+
+def node_deflation(
+    graph: Graph, node: Node, preset: Preset, calibration: Calibration | None
+) -> Deflation | None:
+    """How the inverse inside a node is deflated, or None if it has none or it is seeded.
+
+    Raises:
+        BadConfigError: as :func:`inverse_range`, or the range needs more iterations than the preset allows.
+    """
+    kind: InverseKind
+    choice: Inverse
+    if isinstance(node.op, LayerNorm):
+        kind, choice = "rsqrt", preset.layernorm.rsqrt
+    elif isinstance(node.op, Attend):
+        kind, choice = "reciprocal", preset.softmax.division
+    else:
+        return None
+    if not isinstance(choice, Goldschmidt):
+        return None
+    bounds = inverse_range(graph, node, preset, calibration)
+    try:
+        return deflation(*bounds, kind, choice.tolerance, choice.iterations)
+    except BadConfigError as error:
+        raise BadConfigError(f"{node.name}: {error}") from error

@@ -1,0 +1,154 @@
+"""The dealer: walks the plan of a run and streams what the servers cannot expand themselves."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from secformer_rt.errors import MismatchError
+from secformer_rt.graph.architecture import parameter_list
+from secformer_rt.graph.ir import Shape
+from secformer_rt.parties.heartbeat import heartbeat
+from secformer_rt.parties.manifest import Manifest, Request, compare, json_of, make_hello, parse
+from secformer_rt.parties.plans import PlanCache
+from secformer_rt.parties.rendezvous import Rendezvous, Visit
+from secformer_rt.parties.report import PartyReport
+from secformer_rt.parties.settings import Settings
+from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.scheduler.randomness import corrections, parameter_mask
+from secformer_rt.transport import wire_pb2
+from secformer_rt.transport.link import Link
+from secformer_rt.transport.server import Caller, Handler
+
+SERVERS = ("server0", "server1")
+BLOCK = 4 << 20  # bytes of corrections in one message
+
+
+@dataclass(slots=True, eq=False)
+class _Model:
+    """What the dealer keeps of a provisioned model: its description and the seeds of its masks."""
+
+    manifest: Manifest
+    seeds: tuple[SecretSeed, SecretSeed]
+    plans: PlanCache = field(default_factory=PlanCache)
+    shapes: dict[str, Shape] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shapes = {p.name: p.shape for p in parameter_list(self.manifest.architecture)}
+
+    def mask(self, name: str) -> Tensor:
+        """The mask of a parameter, in the clear."""
+        first, second = (parameter_mask(seed, name, self.shapes[name]) for seed in self.seeds)
+        return first.add_(second)
+
+
+class Dealer:
+    """Serves the two compute servers, and nobody else."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._models: dict[bytes, _Model] = {}
+        self._runs: set[tuple[bytes, str]] = set()
+        self._first = Rendezvous()
+
+    def handlers(self) -> dict[str, Handler]:
+        """What the dealer answers."""
+        return {"Supply": self._supply}
+
+    def _supply(self, link: Link, caller: Caller) -> None:
+        hello = link.receive_hello(self._settings.timeouts.handshake_s)
+        if hello.role not in SERVERS:
+            raise MismatchError(f"The dealer serves server0 and server1 only, not {hello.role!r}.")
+        link.peer = hello.role
+        description = json_of(link.receive_control(wire_pb2.Manifest))
+        with self._lock:
+            if (hello.run_id, hello.role) in self._runs:
+                raise MismatchError("This run has been dealt before: randomness is never dealt twice.")
+            self._runs.add((hello.run_id, hello.role))
+        if hello.purpose == "provision":
+            self._provision(link, hello, parse(Manifest, description, link.peer))
+        else:
+            self._infer(link, hello, parse(Request, description, link.peer))
+
+    def _provision(self, link: Link, hello: wire_pb2.Hello, manifest: Manifest) -> None:
+        with self._lock:
+            model = self._models.setdefault(
+                hello.run_id, _Model(manifest, (SecretSeed.fresh(), SecretSeed.fresh()))
+            )
+        mine = make_hello("dealer", hello.run_id, "provision", model.manifest)
+        link.send_hello(mine)
+        compare(mine, hello, link.peer)
+        link.send_control(wire_pb2.Seed(seed=model.seeds[SERVERS.index(link.peer)].reveal()))
+
+    def _infer(self, link: Link, hello: wire_pb2.Hello, request: Request) -> None:
+        model = self._models.get(bytes.fromhex(request.model_id))
+        if model is None:
+            raise MismatchError("The dealer does not know this model: provision it again.")
+        _, plan = model.plans.get(model.manifest, request)
+        mine = make_hello("dealer", hello.run_id, "infer", model.manifest, plan.digest())
+        link.send_hello(mine)
+        compare(mine, hello, link.peer)
+        # Server 0's stream waits here for server 1's, whose thread deals to both.
+        if link.peer == SERVERS[0]:
+            self._first.offer(Visit(link, hello), self._settings.timeouts.progress_s)
+            return
+        visit = self._first.claim(hello.run_id, SERVERS[0], self._settings.timeouts.progress_s)
+        links = (visit.link, link)
+        try:
+            with heartbeat(links):
+                seeds = (SecretSeed.fresh(), SecretSeed.fresh())
+                for i in (0, 1):
+                    links[i].send_control(wire_pb2.Seed(seed=seeds[i].reveal()))
+                buffers = (_Blocks(links[0]), _Blocks(links[1]))
+                with torch.inference_mode():
+                    for server, part in corrections(plan, seeds, model.mask):
+                        buffers[server].add(part)
+                for i in (0, 1):
+                    buffers[i].flush()
+                    report = PartyReport.of("dealer", {links[i].peer: links[i].traffic})
+                    links[i].send_control(wire_pb2.Report(json=report.model_dump_json().encode()))
+        except BaseException as error:
+            visit.link.abort(error)
+            raise
+        finally:
+            visit.release()
+
+
+class _Blocks:
+    """Joins corrections into messages of :data:`BLOCK` bytes, and one shorter last message."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._parts: list[Tensor] = []
+        self._size = 0
+        self._number = 0
+
+    def add(self, part: Tensor) -> None:
+        """Queue bytes (uint8)."""
+        while part.numel():
+            room = BLOCK - self._size
+            self._parts.append(part[:room])
+            self._size += self._parts[-1].numel()
+            part = part[room:]
+            if self._size == BLOCK:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        if self._size:
+            self._link.send(self._number, *(memoryview(part.numpy()) for part in self._parts))
+            self._number += 1
+            self._parts, self._size = [], 0
+
+
+def receive_corrections(link: Link, total: int) -> Tensor:
+    """A server's end of :class:`_Blocks`: everything that the dealer sends for one run (uint8)."""
+    received = torch.empty(total, dtype=torch.uint8)
+    target = memoryview(received.numpy())
+    for number, start in enumerate(range(0, total, BLOCK)):
+        link.receive_into(number, target[start : start + BLOCK])
+    return received

@@ -1,0 +1,121 @@
+"""What the parties must agree on: the public description of a model, and of one request."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, TypeVar
+
+from google.protobuf.message import Message
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from secformer_rt import __version__
+from secformer_rt.errors import DesyncError, MismatchError
+from secformer_rt.graph.architecture import Architecture
+from secformer_rt.graph.bert import Embedding, build_bert
+from secformer_rt.graph.ir import Graph
+from secformer_rt.graph.preset import Preset, explain
+from secformer_rt.graph.ranges import Calibration
+from secformer_rt.protocols.lowering import Lowering
+from secformer_rt.transport import wire_pb2
+
+PROTOCOL_VERSION = 1
+
+Purpose = Literal["describe", "provision", "infer"]
+T = TypeVar("T", bound=BaseModel)
+
+
+class Manifest(BaseModel):
+    """Everything public about a provisioned model. Weights are not part of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(max_length=200)
+    architecture: Architecture
+    preset: Preset
+    calibration: Calibration | None
+    embedding: Embedding
+    labels: tuple[str, ...] = ()
+    normalise: bool = False
+
+    def digest(self) -> bytes:
+        """SHA-256 of its canonical JSON."""
+        return hashlib.sha256(self.model_dump_json().encode()).digest()
+
+    def lowering(self, batch: int, tokens: int, masked: bool) -> Lowering:
+        """The graph of one request, with how it is to be computed."""
+        graph = build_bert(self.architecture, batch, tokens, masked=masked, embedding=self.embedding)
+        return Lowering(graph, self.preset, self.calibration)
+
+    def parameters(self) -> Graph:
+        """A graph that uses every parameter, to encode and to provision by."""
+        return self.lowering(1, 1, masked=False).graph
+
+
+class Request(BaseModel):
+    """The public description of one inference: which model, and the shape of the input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    batch: int = Field(ge=1, le=4096)
+    tokens: int = Field(ge=1, le=65536)
+    masked: bool
+
+
+def parse(kind: type[T], data: bytes, peer: str) -> T:
+    """Read a message's JSON.
+
+    Raises:
+        DesyncError: it is not one.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise DesyncError(f"{peer} sent a {kind.__name__} that is not valid: {explain(error)}.") from error
+
+
+def make_hello(
+    role: str, run_id: bytes, purpose: Purpose, manifest: Manifest | None = None, plan: bytes = b""
+) -> wire_pb2.Hello:
+    """What this party is about to run."""
+    return wire_pb2.Hello(
+        protocol_version=PROTOCOL_VERSION,
+        role=role,
+        run_id=run_id,
+        plan_digest=plan,
+        manifest_digest=manifest.digest() if manifest else b"",
+        preset=manifest.preset.name if manifest else "",
+        fixed_point=manifest.preset.fixed_point.model_dump_json() if manifest else "",
+        package_version=__version__,
+        purpose=purpose,
+    )
+
+
+_COMPARED = ("protocol_version", "purpose", "run_id", "preset", "fixed_point", "manifest_digest", "plan_digest")
+
+
+def compare(mine: wire_pb2.Hello, theirs: wire_pb2.Hello, expected_role: str) -> None:
+    """Refuse a peer that is about to run something else.
+
+    Raises:
+        MismatchError: the sentence shows both sides of the first difference.
+    """
+    if theirs.role != expected_role:
+        raise MismatchError(f"{expected_role} was expected, but the peer says that it is {theirs.role!r}.")
+    for name in _COMPARED:
+        here, there = getattr(mine, name), getattr(theirs, name)
+        if here != there:
+            raise MismatchError(
+                f"{mine.role} and {theirs.role} do not agree on the {name.replace('_', ' ')}:"
+                f" {_shown(here)} here, {_shown(there)} there; run the same version with the same model."
+            )
+
+
+def _shown(value: object) -> str:
+    return value.hex()[:16] if isinstance(value, bytes) else str(value)
+
+
+def json_of(message: Message) -> bytes:
+    """The JSON that a Manifest or Report message carries."""
+    data: bytes = message.json  # type: ignore[attr-defined]
+    return data

@@ -1,0 +1,32 @@
+"""Plans by request: deriving one takes a moment, and requests of one shape share it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from secformer_rt.parties.manifest import Manifest, Request
+from secformer_rt.protocols.lowering import Lowering
+from secformer_rt.scheduler.plan import Plan, plan_graph
+
+KEPT = 32
+
+
+class PlanCache:
+    """The plans of one model, for the shapes asked for last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._plans: OrderedDict[tuple[int, int, bool], tuple[Lowering, Plan]] = OrderedDict()
+
+    def get(self, manifest: Manifest, request: Request) -> tuple[Lowering, Plan]:
+        """The plan of a request, derived if need be."""
+        key = (request.batch, request.tokens, request.masked)
+        with self._lock:
+            if key not in self._plans:
+                lowering = manifest.lowering(*key)
+                self._plans[key] = (lowering, plan_graph(lowering))
+                while len(self._plans) > KEPT:
+                    self._plans.popitem(last=False)
+            self._plans.move_to_end(key)
+            return self._plans[key]

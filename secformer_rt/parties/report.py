@@ -1,0 +1,74 @@
+"""What a party says of a run: counts and times, never values."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from secformer_rt.transport.traffic import Traffic
+
+
+class LinkBytes(BaseModel):
+    """Bytes over one link, both directions together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    payload: int
+    wire: int
+
+    @classmethod
+    def of(cls, traffic: Traffic) -> LinkBytes:
+        """Sum up both directions."""
+        return cls(
+            payload=traffic.payload_sent + traffic.payload_received,
+            wire=traffic.wire_sent + traffic.wire_received,
+        )
+
+
+class OperationReport(BaseModel):
+    """Costs of one kind of operation in one layer; ``bytes`` counts both directions between the servers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: str
+    op: str
+    rounds: int
+    bytes: int
+    seconds: float
+
+
+class PartyReport(BaseModel):
+    """One party's account of one run."""
+
+    role: str
+    pid: int
+    peak_rss_bytes: int
+    links: dict[str, LinkBytes]
+    rounds: int = 0
+    planned_rounds: int = 0
+    planned_payload: dict[str, int] = {}
+    offline_s: float = 0.0
+    online_s: float = 0.0
+    operations: list[OperationReport] = []
+    others: list[PartyReport] = []
+
+    @classmethod
+    def of(cls, role: str, links: Mapping[str, Traffic]) -> PartyReport:
+        """A report of this process."""
+        return cls(
+            role=role,
+            pid=os.getpid(),
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            links={peer: LinkBytes.of(traffic) for peer, traffic in links.items()},
+        )
+
+
+class Progress(BaseModel):
+    """How far a run has come."""
+
+    phase: str
+    done: int
+    total: int

@@ -1,0 +1,203 @@
+"""A compute server: holds shares of models, and runs inferences with its peer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from secformer_rt.errors import MismatchError
+from secformer_rt.parties.dealer import receive_corrections
+from secformer_rt.parties.manifest import Manifest, Purpose, Request, compare, json_of, make_hello, parse
+from secformer_rt.parties.plans import PlanCache
+from secformer_rt.parties.rendezvous import Visit
+from secformer_rt.parties.report import OperationReport, PartyReport, Progress
+from secformer_rt.parties.session import Neighbours, Session, open_session
+from secformer_rt.parties.shares import SharesIn, receive_words, send_words
+from secformer_rt.protocols.core import Secret
+from secformer_rt.protocols.lowering import Lowering, Model, input_frac
+from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.scheduler.engine import Engine
+from secformer_rt.scheduler.ledger import Ledger
+from secformer_rt.scheduler.online import ServerBackend
+from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.provisioning import add_parameter, is_masked, masked_share
+from secformer_rt.scheduler.randomness import Material
+from secformer_rt.transport import wire_pb2
+from secformer_rt.transport.link import Link
+from secformer_rt.transport.server import Caller, Handler
+
+PROGRESS_S = 0.2  # between two progress messages to a client
+
+
+@dataclass(slots=True, eq=False)
+class _Provisioned:
+    """A model as this server holds it."""
+
+    manifest: Manifest
+    model: Model
+    plans: PlanCache = field(default_factory=PlanCache)
+
+
+class ComputeServer:
+    """Server 0 or server 1: both run this."""
+
+    def __init__(self, around: Neighbours) -> None:
+        self._around = around
+        self._lock = threading.Lock()
+        self._models: dict[str, _Provisioned] = {}
+
+    def handlers(self) -> dict[str, Handler]:
+        """What this server answers. Only server 0 is called by its peer."""
+        handlers: dict[str, Handler] = {"Provision": self._provision, "Infer": self._infer}
+        if self._around.peer is None:
+            handlers["Peer"] = self._visit
+        return handlers
+
+    def _visit(self, link: Link, caller: Caller) -> None:
+        """The peer's stream for a run waits here until the client's request for that run takes it."""
+        hello = link.receive_hello(self._around.settings.timeouts.handshake_s)
+        link.peer = self._around.peer_role
+        self._around.visits.offer(Visit(link, hello), self._around.settings.timeouts.progress_s)
+
+    def _provision(self, client: Link, caller: Caller) -> None:
+        hello, description = self._greet(client)
+        manifest = parse(Manifest, description, client.peer)
+        mine = self._agree(client, hello, "provision", manifest, "model-owner")
+        with open_session(self._around, client, mine, description) as session, torch.inference_mode():
+            seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
+            model = self._receive_model(session, manifest, seed)
+            with self._lock:
+                if hello.run_id.hex() in self._models:
+                    raise MismatchError("This model has been provisioned before: take a new run id.")
+                self._models[hello.run_id.hex()] = _Provisioned(manifest, model)
+            self._report(session, PartyReport.of(self._around.role, _traffic(session, self._around)))
+
+    def _infer(self, client: Link, caller: Caller) -> None:
+        hello, description = self._greet(client)
+        if hello.purpose == "describe":
+            self._describe(client)
+            return
+        request = parse(Request, description, client.peer)
+        provisioned = self._models.get(request.model_id)
+        if provisioned is None:
+            raise MismatchError(
+                f"{self._around.role} holds no model {request.model_id}: provision it again."
+            )
+        lowering, plan = provisioned.plans.get(provisioned.manifest, request)
+        mine = self._agree(client, hello, "infer", provisioned.manifest, "data-owner", plan.digest())
+        with open_session(self._around, client, mine, description) as session, torch.inference_mode():
+            self._run(session, lowering, plan, provisioned.model)
+
+    def _greet(self, client: Link) -> tuple[wire_pb2.Hello, bytes]:
+        hello = client.receive_hello(self._around.settings.timeouts.handshake_s)
+        client.peer = hello.role
+        return hello, json_of(client.receive_control(wire_pb2.Manifest))
+
+    def _agree(
+        self,
+        client: Link,
+        hello: wire_pb2.Hello,
+        purpose: Purpose,
+        manifest: Manifest,
+        role: str,
+        plan: bytes = b"",
+    ) -> wire_pb2.Hello:
+        mine = make_hello(self._around.role, hello.run_id, purpose, manifest, plan)
+        client.send_hello(mine)
+        compare(mine, hello, role)
+        return mine
+
+    def _describe(self, client: Link) -> None:
+        """Tell a client which models there are: everything about them but the weights."""
+        with self._lock:
+            models = {key: p.manifest.model_dump(mode="json") for key, p in self._models.items()}
+        client.send_control(wire_pb2.Report(json=_json(models)))
+
+    def _receive_model(self, session: Session, manifest: Manifest, seed: SecretSeed) -> Model:
+        """Take the client's shares, and open the masked weights with the peer."""
+        server, bits = self._around.index, manifest.preset.fixed_point
+        graph, model = manifest.parameters(), Model()
+        shares = SharesIn(session.client, server)
+        tell = _teller(session.client, "provision", len(graph.parameters))
+        for number, parameter in enumerate(graph.parameters):
+            share = shares.receive(number, parameter.name, parameter.shape)
+            public = None
+            if is_masked(parameter):
+                public = masked_share(parameter, share, seed)
+                send_words(session.peer, number, public)
+                public = public + receive_words(session.peer, number, parameter.shape)
+            add_parameter(model, server, graph, parameter, share, public, seed, bits)
+            tell(number + 1)
+        return model
+
+    def _run(self, session: Session, lowering: Lowering, plan: Plan, model: Model) -> None:
+        """One inference: offline with the dealer, online with the peer."""
+        server, graph = self._around.index, lowering.graph
+        began = time.perf_counter()
+        seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
+        received = receive_corrections(session.dealer, plan.dealer_bytes[server])
+        material = Material(plan, server, seed, received)
+        material.prepare(model)
+        dealer = parse(PartyReport, json_of(session.dealer.receive_control(wire_pb2.Report)), "dealer")
+        shares = SharesIn(session.client, server)
+        inputs = {
+            wire.name: Secret(
+                server,
+                shares.receive(number, wire.name, wire.shape),
+                input_frac(wire, lowering.preset.fixed_point),
+            )
+            for number, wire in enumerate(graph.inputs)
+        }
+        # Neither server starts the clock of the online phase before the other is ready for it.
+        session.peer.send_control(wire_pb2.Accepted())
+        session.peer.receive_control(wire_pb2.Accepted)
+        ready = time.perf_counter()
+        backend = ServerBackend(plan, material, session.peer, _teller(session.client, "online", plan.rounds))
+        outputs = Engine(backend).run_graph(lowering, model, inputs)
+        done = time.perf_counter()
+        for number, wire in enumerate(graph.outputs):
+            send_words(session.client, number, outputs[wire].share)
+
+        report = PartyReport.of(self._around.role, _traffic(session, self._around))
+        report.rounds, report.planned_rounds = len(backend.ledger.rounds), plan.rounds
+        report.offline_s, report.online_s = ready - began, done - ready
+        report.operations = _operations(backend.ledger)
+        report.others = [dealer]
+        self._report(session, report)
+
+    def _report(self, session: Session, report: PartyReport) -> None:
+        session.client.send_control(wire_pb2.Report(json=report.model_dump_json().encode()))
+
+
+def _traffic(session: Session, around: Neighbours):  # type: ignore[no-untyped-def]
+    return {
+        "client": session.client.traffic,
+        "dealer": session.dealer.traffic,
+        around.peer_role: session.peer.traffic,
+    }
+
+
+def _operations(ledger: Ledger) -> list[OperationReport]:
+    return [
+        OperationReport(layer=layer, op=op, rounds=cost.rounds, bytes=2 * cost.bytes, seconds=cost.seconds)
+        for (layer, op), cost in ledger.summary().items()
+    ]
+
+
+def _teller(client: Link, phase: str, total: int) -> Callable[[int], None]:
+    """Tells a client how far a run has come, now and then."""
+    last = 0.0
+
+    def tell(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PROGRESS_S:
+            last = now
+            message = Progress(phase=phase, done=done, total=total)
+            client.send_control(wire_pb2.Report(json=message.model_dump_json().encode()))
+
+    return tell

@@ -1,0 +1,211 @@
+"""The language that protocols are written in.
+
+A protocol is a generator. It yields requests, is sent their results, and returns its own result::
+
+    def square(x):
+        opened = yield from open_masked(x)
+        return (yield from product(opened.form, opened.form))
+
+A server answers requests by exchanging shares with its peer, the planner by counting. Protocols
+never look at the values they are given, so both walk the same path.
+
+Values are written in this algebra. A :class:`Secret` is one server's additive share. Opening a
+secret under a dealt mask makes it *masked*: every server then knows
+
+    x = sum over terms t of coefficient_t * 2^exponent_t * dealt_t
+
+with public coefficients, where each ``dealt_t`` is 1 or a tensor that only the dealer knows and the
+servers hold in shares. That is a :class:`Form`. The product of forms is a form whose dealt
+tensors are products of dealt tensors, so the dealer can prepare any polynomial of masked values
+ahead of time and the servers evaluate it without talking (see :mod:`secformer_rt.protocols.product`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from secformer_rt.protocols.correlations import Correlation, Ref
+
+T = TypeVar("T")
+
+
+class Dealt(NamedTuple):
+    """What a server holds of one correlation: its index in the plan and its share of each field."""
+
+    index: int
+    shares: tuple[Tensor, ...]
+
+    def ref(self, position: int) -> Ref:
+        """Name a field, so that later correlations can build on it."""
+        return Ref(self.index, position)
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Ask for correlated randomness. Answered at once with :class:`Dealt`: it was dealt offline."""
+
+    correlation: Correlation
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open shares to both servers. Answered after the round with the public tensor.
+
+    ``bits`` < 64 opens only the low bits of additive shares; ``xor`` opens bit planes (uint8).
+    """
+
+    share: Tensor
+    bits: int = 64
+    xor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Resume after the next round: somebody else's opening is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Run protocols side by side. Answered with the list of their results.
+
+    ``op``, if given, is what their costs are booked under.
+    """
+
+    protocols: tuple[Protocol[Any], ...]
+    op: str | None = None
+
+
+Request = Deal | Open | Wait | Parallel
+Protocol = Generator[Request, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """``coefficient * 2^exponent * dealt``; a public term has ``ref`` None and no share.
+
+    ``bit`` says that the dealt tensor holds only 0 and 1, so that its powers are itself.
+    """
+
+    coefficient: Tensor | int
+    exponent: int = 0
+    ref: Ref | None = None
+    share: Tensor | None = None
+    bit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A value as a sum of terms, modulo ``2^ring``, with ``frac`` fraction bits, seen by one server."""
+
+    server: int
+    terms: tuple[Term, ...]
+    frac: int
+    ring: int = 64
+
+    def scaled(self, factor: Tensor | int, frac: int = 0) -> Form:
+        """The form times a public factor that itself has ``frac`` fraction bits."""
+        terms = tuple(replace(term, coefficient=term.coefficient * factor) for term in self.terms)
+        return replace(self, terms=terms, frac=self.frac + frac)
+
+    def plus(self, public: Tensor | int) -> Form:
+        """The form plus a public value given at the form's own fraction bits."""
+        return replace(self, terms=(Term(public), *self.terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A secret after its masked opening: ``x = public - mask`` modulo ``2^ring``.
+
+    ``form`` says the same modulo the form's own ring, which after a truncation is larger: there
+    ``x = public - mask + wrap * bit * 2^ring`` over the integers, ``wrap`` public, ``bit`` dealt.
+    """
+
+    public: Tensor
+    mask: Ref
+    share: Tensor  # of the mask
+    ring: int
+    form: Form
+    wrap: Tensor | None = None
+    bit: Ref | None = None
+
+    @property
+    def frac(self) -> int:
+        """Fraction bits of the opened value."""
+        return self.form.frac
+
+    @property
+    def server(self) -> int:
+        """Whose view this is."""
+        return self.form.server
+
+
+@dataclass(slots=True, repr=False)
+class Secret:
+    """One server's share of a fixed-point tensor, additive modulo ``2^ring``."""
+
+    server: int
+    share: Tensor
+    frac: int
+    ring: int = 64
+    opened: Opened | None = None  # by a plain masked opening, for every consumer of the wire
+    opening: bool = False
+    truncated: Opened | None = None  # by the truncation that made it, for element-wise consumers
+    coarse: Secret | None = None  # the same value with fewer fraction bits, from the same truncation
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return tuple(self.share.shape)
+
+    def __repr__(self) -> str:
+        return f"Secret(shape={self.shape}, frac={self.frac}, ring={self.ring})"
+
+    def local(self, share: Tensor, frac: int | None = None) -> Secret:
+        """A new secret of the same server and ring: the result of a local linear operation."""
+        return Secret(self.server, share, self.frac if frac is None else frac, self.ring)
+
+    def plus_public(self, public: Tensor | int) -> Secret:
+        """Add a public value given at this secret's fraction bits: server 0 does."""
+        return self.local(self.share + public if self.server == 0 else self.share)
+
+    def at(self, frac: int) -> Secret:
+        """The same value with more fraction bits, exactly (a left shift of the share)."""
+        if frac < self.frac:
+            raise ValueError("fewer fraction bits need a truncation")
+        return self if frac == self.frac else self.local(self.share << (frac - self.frac), frac)
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """XOR shares of one bit for each element of ``shape``, packed into planes (uint8)."""
+
+    planes: Tensor
+    shape: tuple[int, ...]
+
+
+def deal(correlation: Correlation) -> Protocol[Dealt]:
+    """Ask for correlated randomness."""
+    dealt: Dealt = yield Deal(correlation)
+    return dealt
+
+
+def reveal(share: Tensor, bits: int = 64, xor: bool = False) -> Protocol[Tensor]:
+    """Open shares as they are: only for values that a fresh mask hides. One round."""
+    public: Tensor = yield Open(share, bits, xor)
+    return public
+
+
+def parallel(*protocols: Protocol[T], op: str | None = None) -> Protocol[list[T]]:
+    """Run protocols side by side, sharing rounds."""
+    results: list[T] = yield Parallel(protocols, op)
+    return results
+
+
+def booked(op: str, protocol: Protocol[T]) -> Protocol[T]:
+    """Run one protocol with its costs booked under ``op``."""
+    results: list[T] = yield Parallel((protocol,), op)
+    return results[0]

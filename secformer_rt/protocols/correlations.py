@@ -1,0 +1,92 @@
+"""Correlated randomness: what the dealer makes and what of it has to travel.
+
+A correlation is a list of fields. Of a *random* field each server expands its share from a seed
+that it has in common with the dealer: nothing travels. A *derived* field is a function of random
+ones, known to the dealer: one server expands its share from its seed, the other is sent the
+difference. A *local* field is a linear function of fields dealt before, which each server
+computes on its own shares.
+
+The dealer walks the correlations of the plan in order; it needs neither weights nor inputs nor
+openings. Nothing in this module sees a secret of the data owner or of the model owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from typing import NamedTuple
+
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+class Ref(NamedTuple):
+    """A dealt tensor: field ``position`` of correlation ``deal``, or the mask of a parameter."""
+
+    deal: int | str
+    position: int
+
+
+class Source(Enum):
+    """Where the shares of a field come from."""
+
+    RANDOM = "random"
+    DERIVED = "derived"
+    LOCAL = "local"
+
+
+class Sharing(Enum):
+    """How a field is shared."""
+
+    ADDITIVE = "additive"  # int64, modulo 2^bits
+    PLANES = "planes"  # uint8, XOR; the shape counts bytes
+    TABLES = "tables"  # int16 words of 16 truth-table entries, XOR
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One tensor of a correlation."""
+
+    shape: Shape
+    source: Source
+    bits: int = 64
+    sharing: Sharing = Sharing.ADDITIVE
+
+    @property
+    def size(self) -> int:
+        """Bytes of one share of the field, as it travels."""
+        if self.sharing is Sharing.PLANES:
+            return prod(self.shape)
+        if self.sharing is Sharing.TABLES:
+            return 2 * prod(self.shape)
+        return prod(self.shape) * ((self.bits + 7) // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """Base of all correlations. Frozen and printable: the plan's digest hashes its repr."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields, in the order in which servers receive their shares."""
+        raise NotImplementedError
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """The dealt tensors that this correlation is derived from."""
+        return ()
+
+    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """Dealer only: the derived and local fields in the clear.
+
+        Args:
+            random: this correlation's random fields in the clear.
+            inputs: the tensors that ``refs`` name, in the clear.
+        """
+        return []
+
+    def local(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Server only: its shares of the local fields from its shares of ``refs``."""
+        return []

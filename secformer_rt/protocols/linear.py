@@ -1,0 +1,131 @@
+"""Matrix products: with a provisioned weight, and between two secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from secformer_rt.protocols.core import Protocol, Secret, deal, parallel
+from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
+from secformer_rt.protocols.masking import open_masked
+from secformer_rt.ring.kernels import PackedMatrix, matmul, matmul_packed
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Weight:
+    """A provisioned matrix W (K, N) as one server holds it.
+
+    At provisioning ``F = W + S`` was opened under a mask S that the dealer keeps for this model and
+    uses for nothing else; per inference nothing of W travels any more.
+    """
+
+    name: str
+    shape: Shape
+    frac: int
+    public: PackedMatrix  # F
+    share: PackedMatrix  # this server's share of W
+
+    @property
+    def mask(self) -> Ref:
+        """The dealer's name for S."""
+        return Ref(self.name, 0)
+
+    def __repr__(self) -> str:
+        return f"Weight({self.name}, shape={self.shape}, frac={self.frac})"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightProduct(Correlation):
+    """R S for an activation's mask R (..., K) and a weight's mask S (K, N).
+
+    Offline each server turns its share into that of ``R S - R F``, which is all of the online product
+    that does not depend on the input.
+    """
+
+    activation: Ref
+    weight: Ref
+    shape: Shape
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The product."""
+        return (Field(self.shape, Source.DERIVED),)
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """The two masks."""
+        return (self.activation, self.weight)
+
+    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The product of the masks."""
+        return [matmul(inputs[0], inputs[1])]
+
+    def prepare(self, shares: list[Tensor], masks: list[Tensor], weights: Mapping[str, Weight]) -> list[Tensor]:
+        """Subtract R F, offline."""
+        weight = weights[str(self.weight.deal)]
+        return [shares[0].sub_(matmul_packed(masks[0], weight.public))]
+
+    @property
+    def prepared_from(self) -> tuple[Ref, ...]:
+        """The server's mask shares that :meth:`prepare` needs."""
+        return (self.activation,)
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixProduct(Correlation):
+    """The product of two activations' masks, (..., M, K) times (..., K, N)."""
+
+    left: Ref
+    right: Ref
+    shape: Shape
+    transpose: bool
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The product."""
+        return (Field(self.shape, Source.DERIVED),)
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """The two masks."""
+        return (self.left, self.right)
+
+    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The product of the masks."""
+        left, right = inputs
+        return [matmul(left, right.transpose(-1, -2) if self.transpose else right)]
+
+
+def linear(x: Secret, weight: Weight) -> Protocol[Secret]:
+    """x (..., K) times a provisioned weight (K, N), with the fraction bits of both.
+
+    With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online.
+
+    Cost: 1 round (0 if x was opened for another consumer); 8 bytes an element of x each way; dealer: one
+    word an element of the result.
+    """
+    opened = yield from open_masked(x)
+    shape = (*x.shape[:-1], weight.shape[1])
+    dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape))
+    online = matmul_packed(opened.public, weight.share)
+    return Secret(x.server, online + dealt.shares[0], x.frac + weight.frac)
+
+
+def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False) -> Protocol[Secret]:
+    """x (..., M, K) times y (..., K, N), or y (..., N, K) transposed, with the fraction bits of both.
+
+    With ``x = X - A`` and ``y = Y - B``: ``x y = X y - A Y + A B``.
+
+    Cost: 1 round (0 if both were opened); 8 bytes an element of each operand each way; dealer: one word
+    an element of the result. Source: Beaver's triple for matrices.
+    """
+    left, right = yield from parallel(open_masked(x), open_masked(y))
+    factor, factor_share = right.public, y.share
+    if transpose:
+        factor, factor_share = factor.transpose(-1, -2), factor_share.transpose(-1, -2)
+    shape = (*x.shape[:-1], int(factor.shape[-1]))
+    dealt = yield from deal(MatrixProduct(left.mask, right.mask, shape, transpose))
+    share = matmul(left.public, factor_share) - matmul(left.share, factor) + dealt.shares[0]
+    return Secret(x.server, share, x.frac + y.frac)

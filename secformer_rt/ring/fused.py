@@ -1,0 +1,77 @@
+"""Small fused loops, compiled; imported only where numba is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secformer_rt.ring.jit import compile_now
+
+BLOCK = 2048  # elements of chunk_lookup at a time, a multiple of 8
+
+
+@compile_now("int64(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1])")
+def harmonic_sum(
+    index: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.int64], out: NDArray[np.int64]
+) -> int:
+    """out[n] = sum over w of table[index[n], w] * words[n, w]; see ``kernels.harmonic_sum``.
+
+    Args:
+        index: (N,).
+        table: (P, W).
+        words: (N, W).
+        out: (N,).
+
+    Returns:
+        The first n whose index is no row of the table, where the work has stopped; -1 if there is none.
+    """
+    for n in range(index.size):
+        row = index[n]
+        if row < 0 or row >= table.shape[0]:
+            return n
+        total = np.int64(0)
+        for w in range(table.shape[1]):
+            total += table[row, w] * words[n, w]
+        out[n] = total
+    return -1
+
+
+@compile_now("void(int16[:, ::1], uint8[:, ::1], int64, uint8[:, ::1], uint8[:, ::1])")
+def chunk_lookup(
+    tables: NDArray[np.int16],
+    index: NDArray[np.uint8],
+    first: int,
+    lt: NDArray[np.uint8],
+    eq: NDArray[np.uint8],
+) -> None:
+    """Look neighbouring bits up; see ``packing.chunk_lookup``.
+
+    Args:
+        tables: (C, N).
+        index: (C, N).
+        first: 0 or 1.
+        lt: out, (C, ceil(N / 8)).
+        eq: out, of the same shape.
+    """
+    ones = np.uint64(0x0101010101010101)
+    # Times this, eight 0/1 bytes leave their bits in the top byte, the first byte's bit on top.
+    gather = np.uint64(0x8040201008040201)
+    # The first entry, as the constant bit below it, goes to bit 0 and the rest follow.
+    low = np.uint32(first)
+    pairs = np.empty(BLOCK, np.uint8)
+    for c in range(tables.shape[0]):
+        for start in range(0, tables.shape[1], BLOCK):
+            size = min(BLOCK, tables.shape[1] - start)
+            for n in range(size):
+                # numba widens every result to 64 bits, which would halve the lanes.
+                table = np.uint32(np.uint16(tables[c, start + n]))
+                entries = np.uint32(np.uint32(table << np.uint32(1)) | low)
+                shift = np.uint32(index[c, start + n] & np.uint8(15))
+                pairs[n] = np.uint32(entries >> shift) & np.uint32(3)
+            width = (size + 7) // 8
+            pairs[size : 8 * width] = 0
+            eights = pairs.view(np.uint64)
+            for n in range(width):
+                above = eights[n] >> np.uint64(1)
+                lt[c, start // 8 + n] = ((above & ones) * gather) >> np.uint64(56)
+                eq[c, start // 8 + n] = (((above ^ eights[n]) & ones) * gather) >> np.uint64(56)

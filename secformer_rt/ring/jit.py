@@ -1,0 +1,112 @@
+"""Which kernels run here, and how they are compiled.
+
+The choice follows the processor; ``SECFORMER_RT_KERNELS`` (``plain``, ``split`` or ``wide``) overrides it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secformer_rt.errors import BadConfigError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+OVERRIDE = "SECFORMER_RT_KERNELS"
+
+_NUMPY_TYPES = {torch.int64: np.int64, torch.uint8: np.uint8}
+
+
+class Backend(StrEnum):
+    """How the ring kernels are run."""
+
+    PLAIN = "plain"  # torch and numpy only
+    SPLIT = "split"  # compiled; 64-bit products from 32-bit halves
+    WIDE = "wide"  # compiled; native 64-bit products, for AVX-512 DQ
+
+
+@functools.cache
+def backend() -> Backend:
+    """The backend of this process, chosen once at first use.
+
+    Raises:
+        BadConfigError: the override names no backend, or one that needs numba, which is not installed.
+    """
+    wanted = os.environ.get(OVERRIDE, "")
+    if wanted not in ("", *Backend):
+        choices = ", ".join(Backend)
+        raise BadConfigError(f"{OVERRIDE} is {wanted!r}; set it to one of {choices}, or unset it.")
+    if wanted == Backend.PLAIN:
+        return Backend.PLAIN
+    try:
+        importlib.import_module("numba")
+        features = importlib.import_module("llvmlite.binding").get_host_cpu_features()
+    except ImportError:
+        if wanted:
+            raise BadConfigError(f"{OVERRIDE} is {wanted!r}, which needs numba; install it.") from None
+        return Backend.PLAIN
+    if wanted:
+        return Backend(wanted)
+    return Backend.WIDE if features.get("avx512dq") and features.get("avx512f") else Backend.SPLIT
+
+
+def compiled() -> bool:
+    """Whether the compiled kernels are in use."""
+    return backend() is not Backend.PLAIN
+
+
+def inlined(function: Function) -> Function:
+    """Compile a helper that only compiled functions of the same module call."""
+    numba: Any = importlib.import_module("numba")
+    return cast(Function, numba.njit(nogil=True)(function))
+
+
+def compile_now(signature: str) -> Callable[[Function], Function]:
+    """Compile a function for one signature, with the machine code kept on disk where that works.
+
+    The on-disk cache notices changes of the function's own module only, so everything that a function
+    calls has to live in its module or be passed in.
+    """
+    numba: Any = importlib.import_module("numba")
+
+    def decorate(function: Function) -> Function:
+        try:
+            return cast(Function, numba.njit(signature, nogil=True, cache=True)(function))
+        except Exception:
+            # No writable place, a full disk, a damaged entry: the cache only saves time. An error of
+            # the function itself comes up again below.
+            return cast(Function, numba.njit(signature, nogil=True)(function))
+
+    return decorate
+
+
+def as_array(x: Tensor) -> NDArray[Any]:
+    """A numpy view of a CPU tensor of any strides; copied only if its memory is not aligned.
+
+    Compiled functions accept aligned arrays only, and a buffer received from elsewhere may start anywhere.
+    """
+    if x.data_ptr() % x.element_size():
+        x = x.clone()
+    return x.numpy()
+
+
+def any_meta(*tensors: Tensor) -> bool:
+    """Whether any of the tensors has no data, which makes the call a dry run for planning."""
+    return any(x.is_meta for x in tensors)
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An uninitialised int64 or uint8 CPU tensor, on huge pages where the system offers them on request.
+
+    numpy asks for huge pages for large arrays and torch does not; first touches then cost far less.
+    """
+    return torch.from_numpy(np.empty(tuple(shape), _NUMPY_TYPES[dtype]))

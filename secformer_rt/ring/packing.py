@@ -1,0 +1,202 @@
+"""The openings' wire format, and bit planes.
+
+Words travel as the little-endian bytes of their low bits. A bit plane holds eight bits to a byte, the first
+in the most significant place; the bits that fill up its last byte are zero.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
+
+WORD_BITS = 64
+_BLOCK = 1 << 14  # words at a time, so that what lies between stays in the cache
+
+
+def _fields(size: int) -> list[tuple[int, int]]:
+    """Split an element of ``size`` bytes into machine integers: (offset, bytes) each."""
+    fields = []
+    offset = 0
+    for width in (8, 4, 2, 1):
+        if size & width:
+            fields.append((offset, width))
+            offset += width
+    return fields
+
+
+def _record(size: int) -> np.dtype[np.void]:
+    """The numpy type of an unaligned little-endian element of ``size`` bytes."""
+    return np.dtype([(str(offset), f"<u{width}") for offset, width in _fields(size)])
+
+
+def _element_size(bits: int) -> int:
+    if not 1 <= bits <= WORD_BITS:
+        raise ValueError(f"bits must be between 1 and {WORD_BITS}, not {bits}")
+    return (bits + 7) // 8
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes that ``count`` words of ``bits`` bits take on the wire."""
+    return count * _element_size(bits)
+
+
+def pack_words(x: Tensor, bits: int) -> Tensor:
+    """Take the low bits of every word as ceil(bits / 8) little-endian bytes.
+
+    Args:
+        x: int64 tensor of any shape.
+        bits: 1 to 64; bits beyond in the last byte are zero.
+
+    Returns:
+        uint8 tensor of shape (packed_size(x.numel(), bits),). At 64 bits it shares x's memory if x is
+        contiguous.
+    """
+    if x.dtype != torch.int64:
+        raise TypeError(f"pack_words takes an int64 tensor, not {x.dtype}")
+    size = _element_size(bits)
+    if x.is_meta:
+        return torch.empty(packed_size(x.numel(), bits), dtype=torch.uint8, device="meta")
+    flat = x.reshape(-1)
+    if size == 8 and bits == WORD_BITS and sys.byteorder == "little":
+        return flat.contiguous().view(torch.uint8)
+    words: NDArray[np.uint64] = as_array(flat.contiguous()).view(np.uint64)
+    out = empty((packed_size(x.numel(), bits),), torch.uint8)
+    records = out.numpy().view(_record(size))
+    for start in range(0, words.size, _BLOCK):
+        part, block = words[start : start + _BLOCK], records[start : start + _BLOCK]
+        if bits % 8:
+            part = part & np.uint64((1 << bits) - 1)
+        for offset, _ in _fields(size):
+            block[str(offset)] = part >> np.uint64(8 * offset) if offset else part
+    return out
+
+
+def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
+    """Undo :func:`pack_words`.
+
+    Args:
+        buffer: contiguous uint8 tensor of shape (packed_size(count, bits),), count being that of ``shape``.
+        shape: of the result.
+        bits: 1 to 64; bits beyond in the last byte of an element are ignored.
+
+    Returns:
+        int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64. At 64 bits it shares the
+        buffer's memory if that is aligned.
+
+    Raises:
+        ValueError: the buffer has another length.
+    """
+    _check_bytes(buffer, "unpack_words")
+    size = _element_size(bits)
+    count = math.prod(shape)
+    if buffer.numel() != packed_size(count, bits):
+        raise ValueError(f"{count} words of {bits} bits take {count * size} bytes, not {buffer.numel()}")
+    if buffer.is_meta:
+        return torch.empty(shape, dtype=torch.int64, device="meta")
+    flat = buffer.reshape(-1).contiguous()
+    if size == 8 and sys.byteorder == "little":
+        if flat.data_ptr() % 8 or flat.storage_offset() % 8:
+            flat = flat.clone()
+        whole = flat.view(torch.int64).view(shape)
+        return whole if bits == WORD_BITS else whole & ((1 << bits) - 1)
+    records = flat.numpy().view(_record(size))
+    out = empty((count,), torch.int64)
+    words: NDArray[np.uint64] = out.numpy().view(np.uint64)
+    for start in range(0, count, _BLOCK):
+        part, block = words[start : start + _BLOCK], records[start : start + _BLOCK]
+        part[:] = block["0"]
+        for offset, _ in _fields(size)[1:]:
+            part |= block[str(offset)].astype(np.uint64) << np.uint64(8 * offset)
+        if bits % 8:
+            part &= np.uint64((1 << bits) - 1)
+    return out.view(shape)
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """Pack 0/1 elements into a bit plane.
+
+    Args:
+        bits: uint8 tensor of any shape, n elements, 0 or 1 each.
+
+    Returns:
+        uint8 tensor of shape (ceil(n / 8),).
+    """
+    _check_bytes(bits, "pack_bits")
+    if bits.is_meta:
+        return torch.empty((bits.numel() + 7) // 8, dtype=torch.uint8, device="meta")
+    return torch.from_numpy(np.packbits(bits.reshape(-1).numpy()))
+
+
+def unpack_bits(planes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo :func:`pack_bits`.
+
+    Args:
+        planes: uint8 tensor of shape (ceil(n / 8),), n being the number of elements of ``shape``.
+        shape: of the result.
+
+    Returns:
+        uint8 tensor of zeros and ones.
+
+    Raises:
+        ValueError: ``planes`` has another length.
+    """
+    _check_bytes(planes, "unpack_bits")
+    count = math.prod(shape)
+    if planes.numel() != (count + 7) // 8:
+        raise ValueError(f"{count} bits take {(count + 7) // 8} bytes, not {planes.numel()}")
+    if planes.is_meta:
+        return torch.empty(shape, dtype=torch.uint8, device="meta")
+    return torch.from_numpy(np.unpackbits(planes.reshape(-1).numpy(), count=count)).view(shape)
+
+
+def chunk_lookup(tables: Tensor, index: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Look two neighbouring bits up in every 16-bit table.
+
+    With lt the bit of a table at ``index``, and below the bit before it (``first`` where there is none),
+    gives lt and eq = lt XOR below.
+
+    Args:
+        tables: (C, N) int16; bit i of an element is its entry i.
+        index: (C, N) uint8, 0 to 15.
+        first: 0 or 1.
+
+    Returns:
+        lt and eq, each (C, ceil(N / 8)) uint8: a bit plane for every row.
+    """
+    _check_bytes(index, "chunk_lookup")
+    if tables.dtype != torch.int16 or tables.ndim != 2 or tables.shape != index.shape:
+        raise ValueError("chunk_lookup takes int16 tables and uint8 indices of one shape (C, N)")
+    if first not in (0, 1):
+        raise ValueError(f"first must be 0 or 1, not {first}")
+    rows, columns = tables.shape
+    width = (columns + 7) // 8
+    if any_meta(tables, index):
+        lt, eq = (torch.empty(rows, width, dtype=torch.uint8, device="meta") for _ in range(2))
+        return lt, eq
+    if compiled():
+        from secformer_rt.ring import fused
+
+        lt, eq = empty((rows, width), torch.uint8), empty((rows, width), torch.uint8)
+        fused.chunk_lookup(
+            as_array(tables.contiguous()), as_array(index.contiguous()), first, lt.numpy(), eq.numpy()
+        )
+        return lt, eq
+    # With the constant put below bit 0, the two bits lie at index and index + 1.
+    pair = ((tables.to(torch.int32) & 0xFFFF) << 1 | first) >> (index & 15).to(torch.int32)
+    lt_bits, below = (pair >> 1 & 1).numpy(), (pair & 1).numpy()
+    return (
+        torch.from_numpy(np.packbits(lt_bits, axis=1)),
+        torch.from_numpy(np.packbits(lt_bits ^ below, axis=1)),
+    )
+
+
+def _check_bytes(x: Tensor, name: str) -> None:
+    if x.dtype != torch.uint8:
+        raise TypeError(f"{name} takes a uint8 tensor, not {x.dtype}")

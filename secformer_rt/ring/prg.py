@@ -1,0 +1,126 @@
+"""Secret seeds and the pseudorandom generator that expands them."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import os
+from typing import NoReturn
+
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from torch import Tensor
+
+from secformer_rt.ring.jit import empty
+from secformer_rt.ring.packing import packed_size, unpack_words
+
+SEED_BYTES = 32
+
+# The keystream is the encryption of zeros. This many at a time stay in the L2 cache.
+_ZEROS = memoryview(bytes(1 << 18))
+
+
+class SecretSeed:
+    """32 secret bytes that never show themselves: not printed, not pickled, compared in constant time."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        """Wrap received bytes.
+
+        Raises:
+            ValueError: there are not 32 of them.
+        """
+        if len(secret) != SEED_BYTES:
+            raise ValueError(f"a seed has {SEED_BYTES} bytes, not {len(secret)}")
+        self._secret = bytes(secret)
+
+    @classmethod
+    def fresh(cls) -> SecretSeed:
+        """A new seed from the operating system."""
+        return cls(os.urandom(SEED_BYTES))
+
+    def derive(self, *info: str) -> SecretSeed:
+        """The seed for a use of its own, by HKDF-SHA256; different info gives unrelated seeds.
+
+        Args:
+            info: any number of labels. Each is prefixed by its length, so that ("ab", "c") and
+                ("a", "bc") differ.
+        """
+        return SecretSeed(self._expand("seed", *info))
+
+    def reveal(self) -> bytes:
+        """The 32 bytes, for sending over a protected channel."""
+        return self._secret
+
+    def _expand(self, *labels: str) -> bytes:
+        encoded = [label.encode() for label in ("secformer-rt ring v1", *labels)]
+        info = b"".join(len(label).to_bytes(4, "big") + label for label in encoded)
+        return HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=None, info=info).derive(self._secret)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SecretSeed):
+            return NotImplemented
+        return hmac.compare_digest(self._secret, other._secret)
+
+    # A hash would be a function of the secret that sets and dictionaries expose by their order.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "SecretSeed(<hidden>)"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("a SecretSeed cannot be pickled or copied; send what reveal() returns")
+
+
+class Prg:
+    """A deterministic stream of uniform bytes: AES-256 in counter mode.
+
+    The key comes from the seed and the purpose alone and the counter starts at zero. Equal seeds, purposes
+    and sequences of calls therefore give equal numbers on every machine, and two readers of one seed and
+    purpose give the same numbers: use every pair for one stream. Not safe for concurrent use.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, seed: SecretSeed, purpose: str) -> None:
+        """Start the stream of a seed for a purpose."""
+        key = seed._expand("prg", purpose)
+        self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
+
+    def bytes(self, n: int) -> Tensor:
+        """The next n bytes of the stream, as a uint8 tensor of shape (n,)."""
+        if n < 0:
+            raise ValueError(f"cannot read {n} bytes")
+        out = empty((n,), torch.uint8)
+        view = out.numpy().data
+        for start in range(0, n, len(_ZEROS)):
+            part = view[start : start + len(_ZEROS)]
+            self._stream.update_into(_ZEROS[: len(part)], part)
+        return out
+
+    def words(self, shape: tuple[int, ...], bits: int = 64) -> Tensor:
+        """Uniform numbers in [0, 2^bits), or in all of Z_2^64 if bits is 64.
+
+        Args:
+            shape: of the result.
+            bits: 1 to 64. Every element takes ceil(bits / 8) bytes of the stream, little-endian.
+
+        Returns:
+            int64 tensor.
+        """
+        return unpack_words(self.bytes(packed_size(math.prod(shape), bits)), tuple(shape), bits)
+
+    def planes(self, shape: tuple[int, ...]) -> Tensor:
+        """Uniform bytes, each of which is eight packed bits, as a uint8 tensor of the given shape."""
+        return self.bytes(math.prod(shape)).view(tuple(shape))
+
+    def __repr__(self) -> str:
+        return "Prg(<hidden>)"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("a Prg cannot be pickled or copied")

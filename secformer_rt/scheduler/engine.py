@@ -1,0 +1,172 @@
+"""The scheduler: steps every ready protocol to its next opening, and opens once a round.
+
+The engine is the same for servers and planner. It holds no socket and no secret of its own; a
+:class:`Backend` answers the requests that protocols make.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+from typing import Protocol as Interface
+
+from torch import Tensor
+
+from secformer_rt.graph.ir import Graph
+from secformer_rt.protocols.core import Deal, Dealt, Open, Parallel, Protocol, Secret, Wait
+from secformer_rt.protocols.correlations import Correlation
+from secformer_rt.protocols.lowering import Lowering, Model, kind
+
+T = TypeVar("T")
+
+
+class Label(NamedTuple):
+    """What a cost is booked under."""
+
+    layer: str
+    op: str
+    node: str
+
+
+class Backend(Interface):
+    """Answers what protocols ask for."""
+
+    def deal(self, correlation: Correlation, label: Label) -> Dealt:
+        """This role's shares of the next correlation of the plan."""
+
+    def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:
+        """One round: the public value of every opening, in order."""
+
+    def spent(self, label: Label, seconds: float) -> None:
+        """Book computing time."""
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    generator: Protocol[Any]
+    label: Label
+    done: Callable[[Any], None]
+    children: list[Any] = field(default_factory=list)
+    missing: int = 0
+
+
+class Engine:
+    """Runs protocols in lockstep rounds. The order of everything depends on shapes only."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._ready: deque[tuple[_Task, Any]] = deque()
+        self._openings: list[tuple[_Task, Open]] = []
+        self._waiting: list[_Task] = []
+        self.rounds = 0
+
+    def run(self, protocol: Protocol[T], label: Label) -> T:
+        """Run one protocol to its end and return its result."""
+        results: list[T] = []
+        self._start(protocol, label, results.append)
+        self._drain()
+        return results[0]
+
+    def run_graph(
+        self, lowering: Lowering, model: Model, inputs: dict[str, Secret], keep: bool = False
+    ) -> dict[str, Secret]:
+        """Run a graph; returns its outputs, or every wire if ``keep``."""
+        graph = lowering.graph
+        wires = dict(inputs)
+        readers = _readers(graph)
+        missing = {node.name: len(set(node.inputs) - wires.keys()) for node in graph.nodes}
+        nodes = {node.name: node for node in graph.nodes}
+        order = {node.name: i for i, node in enumerate(graph.nodes)}
+        uses = Counter(wire for node in graph.nodes for wire in set(node.inputs))
+        uses.update(graph.outputs)
+
+        def start(name: str) -> None:
+            node = nodes[name]
+            label = Label(node.layer, kind(node), name)
+            protocol = lowering.protocol(node, [wires[wire] for wire in node.inputs], model)
+            self._start(protocol, label, lambda result: finish(name, result))
+
+        def finish(name: str, result: Secret) -> None:
+            wires[name] = result
+            for wire in set(nodes[name].inputs):
+                uses[wire] -= 1
+                if uses[wire] == 0 and not keep:
+                    del wires[wire]
+            for reader in readers.get(name, ()):
+                missing[reader] -= 1
+                if missing[reader] == 0:
+                    start(reader)
+
+        for name in sorted((name for name, count in missing.items() if count == 0), key=order.__getitem__):
+            start(name)
+        self._drain()
+        return wires if keep else {wire: wires[wire] for wire in graph.outputs}
+
+    def _start(self, protocol: Protocol[Any], label: Label, done: Callable[[Any], None]) -> None:
+        self._ready.append((_Task(protocol, label, done), None))
+
+    def _drain(self) -> None:
+        while self._ready or self._openings:
+            while self._ready:
+                self._step(*self._ready.popleft())
+            if self._openings:
+                self._round()
+        if self._waiting:
+            raise RuntimeError("protocols wait for an opening that nobody makes")
+
+    def _round(self) -> None:
+        openings, self._openings = self._openings, []
+        waiting, self._waiting = self._waiting, []
+        opened = self._backend.exchange([(task.label, opening) for task, opening in openings])
+        self.rounds += 1
+        self._ready.extend((task, public) for (task, _), public in zip(openings, opened, strict=True))
+        self._ready.extend((task, None) for task in waiting)
+
+    def _step(self, task: _Task, value: Any) -> None:
+        began = time.perf_counter()
+        try:
+            request = task.generator.send(value)
+            while isinstance(request, Deal):
+                request = task.generator.send(self._backend.deal(request.correlation, task.label))
+        except StopIteration as stop:
+            self._backend.spent(task.label, time.perf_counter() - began)
+            task.done(stop.value)
+            return
+        self._backend.spent(task.label, time.perf_counter() - began)
+        if isinstance(request, Open):
+            self._openings.append((task, request))
+        elif isinstance(request, Wait):
+            self._waiting.append(task)
+        elif isinstance(request, Parallel):
+            self._fork(task, request)
+        else:
+            raise TypeError(f"a protocol yielded {type(request).__name__}")
+
+    def _fork(self, task: _Task, request: Parallel) -> None:
+        task.children = [None] * len(request.protocols)
+        task.missing = len(request.protocols)
+        label = task.label if request.op is None else task.label._replace(op=request.op)
+
+        def join(position: int) -> Callable[[Any], None]:
+            def done(result: Any) -> None:
+                task.children[position] = result
+                task.missing -= 1
+                if task.missing == 0:
+                    results, task.children = task.children, []
+                    self._ready.append((task, results))
+
+            return done
+
+        for position, protocol in enumerate(request.protocols):
+            self._start(protocol, label, join(position))
+
+
+def _readers(graph: Graph) -> dict[str, list[str]]:
+    readers: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for wire in dict.fromkeys(node.inputs):
+            readers.setdefault(wire, []).append(node.name)
+    return readers

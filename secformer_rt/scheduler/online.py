@@ -1,0 +1,94 @@
+"""A server's backend: takes dealt shares, exchanges openings with the peer, and holds both to the plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secformer_rt.errors import DesyncError
+from secformer_rt.protocols.core import Dealt, Open
+from secformer_rt.protocols.correlations import Correlation
+from secformer_rt.ring.packing import pack_words, unpack_words
+from secformer_rt.scheduler.engine import Label
+from secformer_rt.scheduler.ledger import Ledger, opening_size
+from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.randomness import Material
+
+
+class PeerLink(Interface):
+    """What the backend needs of the link to the other server."""
+
+    def send(self, tag: int, *buffers: memoryview) -> None:
+        """Send one message, without waiting for the peer."""
+
+    def receive(self, tag: int, nbytes: int) -> memoryview:
+        """The peer's message with this tag and length."""
+
+
+class ServerBackend:
+    """Runs the servers' side of a plan, and refuses to leave it."""
+
+    def __init__(
+        self, plan: Plan, material: Material, link: PeerLink, progress: Callable[[int], None] | None = None
+    ) -> None:
+        self.ledger = Ledger()
+        self._plan, self._material, self._link = plan, material, link
+        self._progress = progress
+
+    def deal(self, correlation: Correlation, label: Label) -> Dealt:
+        """The next correlation of the plan."""
+        index, shares = self._material.take()
+        if index >= len(self._plan.deals) or self._plan.deals[index].correlation != correlation:
+            raise DesyncError(f"{label.node} asks for randomness that is not the plan's number {index}.")
+        planned = self._plan.deals[index]
+        self.ledger.cost(label).dealer_bytes += planned.correction_size
+        return Dealt(index, shares)
+
+    def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:
+        """Send all openings of a round in one message, and combine them with the peer's."""
+        began = time.perf_counter()
+        number = len(self.ledger.rounds)
+        total = self.ledger.round(openings)
+        if number >= self._plan.rounds or self.ledger.rounds[-1] != self._plan.ledger.rounds[number]:
+            raise DesyncError(f"Round {number} does not open what the plan says.")
+        mine = [_packed(opening) for _, opening in openings]
+        self._link.send(number, *(memoryview(part.numpy()) for part in mine))
+        received = _tensor(self._link.receive(number, total))
+        results, offset = [], 0
+        for _, opening in openings:
+            size = opening_size(opening)
+            results.append(_combine(opening, received[offset : offset + size]))
+            offset += size
+        seconds = time.perf_counter() - began
+        for label, size in self.ledger.rounds[-1]:
+            self.spent(label, seconds * size / total)
+        if self._progress is not None:
+            self._progress(number + 1)
+        return results
+
+    def spent(self, label: Label, seconds: float) -> None:
+        """Book computing time, and waiting time by the bytes waited for."""
+        self.ledger.cost(label).seconds += seconds
+
+
+def _packed(opening: Open) -> Tensor:
+    if opening.xor:
+        return opening.share.contiguous().reshape(-1)
+    return pack_words(opening.share, opening.bits)
+
+
+def _combine(opening: Open, received: Tensor) -> Tensor:
+    if opening.xor:
+        return opening.share ^ received.reshape(opening.share.shape)
+    total = opening.share + unpack_words(received, tuple(opening.share.shape), opening.bits)
+    return total if opening.bits == 64 else total & ((1 << opening.bits) - 1)
+
+
+def _tensor(message: memoryview) -> Tensor:
+    words = np.frombuffer(message, dtype=np.uint8)
+    return torch.from_numpy(words if words.flags.writeable else words.copy())

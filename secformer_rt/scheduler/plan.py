@@ -1,0 +1,150 @@
+"""The plan: everything that will be dealt and opened, derived from shapes alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from secformer_rt.graph.ir import Graph, ParameterKind
+from secformer_rt.protocols.core import Dealt, Open, Protocol, Secret
+from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
+from secformer_rt.protocols.layernorm import Gain
+from secformer_rt.protocols.linear import Weight
+from secformer_rt.protocols.lowering import Lowering, Model, input_frac, parameter_frac
+from secformer_rt.ring.kernels import pack
+from secformer_rt.scheduler.engine import Engine, Label
+from secformer_rt.scheduler.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDeal:
+    """One correlation. ``holder`` expands its share of derived fields; the other is sent corrections."""
+
+    correlation: Correlation
+    holder: int
+    label: Label
+
+    @property
+    def correction_size(self) -> int:
+        """Bytes that the dealer sends, to the server that is not the holder."""
+        return sum(f.size for f in self.correlation.fields if f.source is Source.DERIVED)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The deals in the order in which they are taken, and the openings of every round."""
+
+    deals: list[PlannedDeal] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    dealer_bytes: list[int] = field(default_factory=lambda: [0, 0])  # to server 0, to server 1
+    description: str = ""
+
+    @property
+    def rounds(self) -> int:
+        """Online rounds."""
+        return len(self.ledger.rounds)
+
+    @property
+    def server_bytes(self) -> int:
+        """Payload that each server sends to the other, online."""
+        return sum(size for record in self.ledger.rounds for _, size in record)
+
+    def corrections(self, server: int) -> Iterator[tuple[int, int, Field]]:
+        """(deal, position, field) of everything that travels to one server, in order."""
+        for index, planned in enumerate(self.deals):
+            if planned.holder != server:
+                for position, item in enumerate(planned.correlation.fields):
+                    if item.source is Source.DERIVED:
+                        yield index, position, item
+
+    def last_uses(self) -> dict[Ref, int]:
+        """For every dealt tensor that others are derived from: the last deal that needs it."""
+        return {ref: index for index, deal in enumerate(self.deals) for ref in deal.correlation.refs}
+
+    def digest(self) -> bytes:
+        """SHA-256 of all of it: parties that agree on this will do the same, message by message."""
+        sha = hashlib.sha256(self.description.encode())
+        for deal in self.deals:
+            sha.update(f"{deal.correlation!r}{deal.holder}{deal.label}\n".encode())
+        for record in self.ledger.rounds:
+            sha.update(f"{record}\n".encode())
+        return sha.digest()
+
+
+class Planner:
+    """A backend that runs protocols on shapes (torch meta tensors) and counts."""
+
+    def __init__(self) -> None:
+        self.plan = Plan()
+
+    def deal(self, correlation: Correlation, label: Label) -> Dealt:
+        """Note the correlation; whoever was sent less so far is sent its corrections."""
+        sent = self.plan.dealer_bytes
+        planned = PlannedDeal(correlation, 0 if sent[1] <= sent[0] else 1, label)
+        sent[1 - planned.holder] += planned.correction_size
+        self.plan.ledger.cost(label).dealer_bytes += planned.correction_size
+        self.plan.deals.append(planned)
+        shares = tuple(meta_share(item) for item in correlation.fields)
+        return Dealt(len(self.plan.deals) - 1, shares)
+
+    def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:
+        """Count a round."""
+        self.plan.ledger.round(openings)
+        return [torch.empty_like(opening.share) for _, opening in openings]
+
+    def spent(self, label: Label, seconds: float) -> None:
+        """A plan takes no time."""
+
+
+_DTYPES = {Sharing.ADDITIVE: torch.int64, Sharing.PLANES: torch.uint8, Sharing.TABLES: torch.int16}
+
+
+def meta_share(item: Field) -> Tensor:
+    """A share of a field, without values."""
+    return torch.empty(item.shape, dtype=_DTYPES[item.sharing], device="meta")
+
+
+def meta_model(graph: Graph, lowering: Lowering) -> Model:
+    """A provisioned model, without values."""
+    model = Model()
+    bits = lowering.preset.fixed_point
+    for parameter in graph.parameters:
+        frac = parameter_frac(graph, parameter.name, bits)
+        words = torch.empty(parameter.shape, dtype=torch.int64, device="meta")
+        if parameter.kind is ParameterKind.MATRIX:
+            packed = pack(words)
+            model.weights[parameter.name] = Weight(parameter.name, parameter.shape, frac, packed, packed)
+        elif parameter.kind is ParameterKind.GAIN:
+            model.gains[parameter.name] = Gain(parameter.name, frac, words, words)
+        else:
+            model.offsets[parameter.name] = Secret(0, words, frac)
+    return model
+
+
+def plan_graph(lowering: Lowering) -> Plan:
+    """The plan of one inference."""
+    planner = Planner()
+    graph = lowering.graph
+    inputs = {
+        wire.name: Secret(
+            0,
+            torch.empty(wire.shape, dtype=torch.int64, device="meta"),
+            input_frac(wire, lowering.preset.fixed_point),
+        )
+        for wire in graph.inputs
+    }
+    Engine(planner).run_graph(lowering, meta_model(graph, lowering), inputs)
+    calibration = lowering.calibration.model_dump_json() if lowering.calibration else ""
+    planner.plan.description = f"{graph!r}\n{lowering.preset.model_dump_json()}\n{calibration}"
+    return planner.plan
+
+
+def plan_protocol(protocol: Protocol[object]) -> Plan:
+    """The plan of a single protocol, built on meta tensors: for tests and for cost tables."""
+    planner = Planner()
+    Engine(planner).run(protocol, Label("", "", ""))
+    return planner.plan

@@ -1,0 +1,75 @@
+"""Provisioning: a model's weights are opened once under masks that belong to this model alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from secformer_rt.errors import OutOfRangeError
+from secformer_rt.graph.ir import Graph, Parameter, ParameterKind
+from secformer_rt.graph.preset import FixedPointBits
+from secformer_rt.protocols.core import Secret
+from secformer_rt.protocols.layernorm import Gain
+from secformer_rt.protocols.linear import Weight
+from secformer_rt.protocols.lowering import Model, parameter_frac
+from secformer_rt.ring.fixed_point import encode
+from secformer_rt.ring.kernels import pack
+from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.scheduler.randomness import parameter_mask
+
+
+def encode_parameter(graph: Graph, parameter: Parameter, value: Tensor, bits: FixedPointBits) -> Tensor:
+    """A parameter as fixed-point words, at the scale that its operation expects.
+
+    Raises:
+        OutOfRangeError: a value does not fit; the sentence names the parameter.
+    """
+    try:
+        return encode(value, parameter_frac(graph, parameter.name, bits))
+    except OutOfRangeError as error:
+        raise OutOfRangeError(f"Parameter {parameter.name}: {error}") from error
+
+
+def is_masked(parameter: Parameter) -> bool:
+    """Whether a parameter is multiplied, so that it is opened under a mask. Others stay shares."""
+    return parameter.kind is not ParameterKind.OFFSET
+
+
+def masked_share(parameter: Parameter, share: Tensor, seed: SecretSeed) -> Tensor:
+    """What a server sends to its peer of a parameter: its share of ``F = W + S``."""
+    return share + parameter_mask(seed, parameter.name, parameter.shape)
+
+
+def add_parameter(
+    model: Model,
+    server: int,
+    graph: Graph,
+    parameter: Parameter,
+    share: Tensor,
+    public: Tensor | None,
+    seed: SecretSeed,
+    bits: FixedPointBits,
+) -> None:
+    """Put one parameter into a server's model.
+
+    Args:
+        model: what is being built.
+        server: whose it is.
+        graph: where the parameter is used.
+        parameter: which one.
+        share: the server's share of it.
+        public: F, for parameters that are multiplied.
+        seed: the seed of the masks, in common with the dealer.
+        bits: fraction bits.
+    """
+    frac = parameter_frac(graph, parameter.name, bits)
+    if parameter.kind is ParameterKind.OFFSET:
+        model.offsets[parameter.name] = Secret(server, share, frac)
+        return
+    assert public is not None
+    if parameter.kind is ParameterKind.GAIN:
+        mask = parameter_mask(seed, parameter.name, parameter.shape)
+        model.gains[parameter.name] = Gain(parameter.name, frac, public, mask)
+    else:
+        model.weights[parameter.name] = Weight(
+            parameter.name, parameter.shape, frac, pack(public), pack(share)
+        )

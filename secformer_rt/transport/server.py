@@ -1,0 +1,237 @@
+"""The listening side: accepts streams, makes each a link and runs its handler in a thread of its own."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, cast
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
+
+from secformer_rt.errors import BadConfigError, PeerUnreachableError, PortInUseError, SecformerError
+from secformer_rt.transport.channel import READY, SERVER_OPTIONS, parse_address
+from secformer_rt.transport.grpc_link import SERVICE, ListenerStream, check_rpc
+from secformer_rt.transport.link import DEFAULT_TIMEOUT_S, DEFAULT_WINDOW_BYTES, Link
+from secformer_rt.transport.raw import drain
+
+logger = logging.getLogger(__name__)
+
+_SPARE_THREADS: Final = 4
+"""For health checks and for turning away streams beyond the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who opened a stream, as far as the connection can tell."""
+
+    rpc: str
+    address: str
+    identity: str | None
+
+
+Handler = Callable[[Link, Caller], None]
+
+
+class PartyServer:
+    """A running server; `serve` makes it.
+
+    Attributes:
+        port: The port it listens on.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        *,
+        role: str,
+        max_streams: int,
+        timeout_s: float,
+        window_bytes: int,
+    ) -> None:
+        self.port = 0
+        self._handlers = handlers
+        self._role = role
+        self._timeout_s = timeout_s
+        self._window_bytes = window_bytes
+        self._free_streams = threading.Semaphore(max_streams)
+        self._runs: dict[Link, threading.Thread] = {}
+        self._runs_lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(max_streams + _SPARE_THREADS, thread_name_prefix="party-server")
+        self._server = grpc.server(
+            self._pool, options=SERVER_OPTIONS, maximum_concurrent_rpcs=max_streams + _SPARE_THREADS
+        )
+        methods = {check_rpc(rpc).rsplit("/", 1)[1]: self._method(rpc) for rpc in handlers}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        self._health = HealthServicer(experimental_thread_pool=self._pool)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # type: ignore[no-untyped-call]
+        self.set_ready(False)
+
+    def start(self, bind: str, credentials: grpc.ServerCredentials | None) -> None:
+        """Listen; see `serve`."""
+        host, port = parse_address(bind, listening=True)
+        error = _obstacle(bind, host, port)
+        if error is None:
+            try:
+                if credentials is None:
+                    self.port = self._server.add_insecure_port(bind)
+                else:
+                    self.port = self._server.add_secure_port(bind, credentials)
+            except RuntimeError:
+                error = _obstacle(bind, host, port) or PortInUseError(f"Nothing can listen on {bind}.")
+        if error is not None:
+            self._pool.shutdown()
+            raise error
+        self._server.start()
+
+    def set_ready(self, ready: bool) -> None:
+        """Say through the health service whether this party can take a run."""
+        status = health_pb2.HealthCheckResponse
+        self._health.set(READY, status.SERVING if ready else status.NOT_SERVING)
+
+    def stop(self, grace_s: float = 2.0, reason: SecformerError | None = None) -> None:
+        """Take no more streams, end the open ones and wait until their handlers have returned.
+
+        Args:
+            grace_s: How long open streams may take to end by themselves.
+            reason: Aborts the open streams at once, and tells the peers this.
+        """
+        self._health.enter_graceful_shutdown()
+        stopped = self._server.stop(grace_s)
+        with self._runs_lock:
+            runs = dict(self._runs)
+        if reason is not None:
+            for link in runs:
+                link.abort(reason)
+        stopped.wait()
+        self._pool.shutdown()
+        for thread in runs.values():
+            thread.join(grace_s)
+
+    def _method(self, rpc: str) -> grpc.RpcMethodHandler[bytes, bytes]:
+        def accept(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            stream = ListenerStream(requests, context)
+            caller = Caller(rpc, context.peer(), peer_identity(context))
+            link = Link(
+                caller.identity or f"the caller of {rpc}",
+                stream,
+                role=self._role,
+                timeout_s=self._timeout_s,
+                window_bytes=self._window_bytes,
+            )
+            thread = threading.Thread(
+                target=self._run, args=(link, caller), name=f"{self._role}-{rpc}", daemon=True
+            )
+            with self._runs_lock:
+                self._runs[link] = thread
+                thread.start()
+            return drain(stream.outbox)
+
+        return grpc.stream_stream_rpc_method_handler(accept)
+
+    def _run(self, link: Link, caller: Caller) -> None:
+        try:
+            if not self._free_streams.acquire(blocking=False):
+                raise PeerUnreachableError(
+                    f"{self._role} has as many streams open as it takes; try again later."
+                )
+            try:
+                self._handlers[caller.rpc](link, caller)
+                link.finish()
+            finally:
+                self._free_streams.release()
+        except SecformerError as error:
+            link.abort(error)
+        except Exception as error:
+            # The text of an unexpected exception may quote a secret; its type cannot.
+            logger.error("The handler of %s failed (%s).", caller.rpc, type(error).__name__)
+            link.abort(error)
+        finally:
+            link.close()
+            with self._runs_lock:
+                self._runs.pop(link, None)
+
+
+def serve(
+    bind: str,
+    handlers: Mapping[str, Handler],
+    *,
+    role: str,
+    credentials: grpc.ServerCredentials | None = None,
+    max_streams: int = 16,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    window_bytes: int = DEFAULT_WINDOW_BYTES,
+) -> PartyServer:
+    """Listen for peers.
+
+    Each accepted stream runs its handler in a thread of its own. A handler that returns has finished its
+    link; one that raises aborts it.
+
+    Args:
+        bind: Where to listen; port 0 takes any free one.
+        handlers: What to run, by the name of the `Party` call.
+        role: The role of this party.
+        credentials: TLS credentials; None is plaintext.
+        max_streams: How many streams may be open at once; more are turned away.
+        timeout_s: How long a link waits without any progress.
+        window_bytes: How far an end may run ahead; see `Link`.
+
+    Returns:
+        The running server, not yet ready: see `PartyServer.set_ready`.
+
+    Raises:
+        BadConfigError: The address is malformed or not of this machine.
+        PortInUseError: Somebody else listens there.
+    """
+    server = PartyServer(
+        handlers, role=role, max_streams=max_streams, timeout_s=timeout_s, window_bytes=window_bytes
+    )
+    server.start(bind, credentials)
+    return server
+
+
+def peer_identity(context: grpc.ServicerContext) -> str | None:
+    """Read the role of a caller from its client certificate.
+
+    Args:
+        context: Of the call.
+
+    Returns:
+        The first subject alternative name, or else the common name; None without a client certificate.
+    """
+    certificate = cast(Mapping[str, Sequence[bytes]], context.auth_context())
+    for key in ("x509_subject_alternative_name", "x509_common_name"):
+        for name in certificate.get(key, ()):
+            return name.decode("utf-8", "replace")
+    return None
+
+
+def _obstacle(bind: str, host: str, port: int) -> SecformerError | None:
+    """Find out why nothing can listen somewhere.
+
+    The core does not say, and it is content when one of several addresses of a host name is free.
+    """
+    errors: list[OSError | None] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(address)
+                    probe.listen()
+                errors.append(None)
+            except OSError as error:
+                errors.append(error)
+    except OSError as error:
+        errors.append(error)
+    if any(error is not None and error.errno == errno.EADDRINUSE for error in errors):
+        return PortInUseError(f"{bind} is taken; stop whatever listens there or choose another port.")
+    if None in errors or errors[0] is None:
+        return None
+    return BadConfigError(f"This machine cannot listen on {bind}: {errors[0].strerror}.")

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secformer_rt.errors import BadConfigError
+from secformer_rt.graph import approximations
+from secformer_rt.graph.preset import FourierErf, FourierTanh, Preset
+
+GRID = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
+MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+
+
+def erf_choice(**changes: object) -> FourierErf:
+    values = {"protocol": "fourier", "period": 16.0, "cut": 4.5, "terms": 9} | changes
+    return FourierErf.model_validate(values)
+
+
+def worst(found: Tensor, exact: Tensor) -> float:
+    return float((found - exact).abs().max())
+
+
+def test_fitted_erf_and_gelu() -> None:
+    choice = erf_choice()
+    assert worst(approximations.segmented_series(GRID, choice), approximations.normal_erf(GRID)) < 7e-6
+    assert worst(approximations.gelu(GRID, choice), functional.gelu(GRID)) < 1.6e-5
+
+
+def test_seven_terms_reach_four() -> None:
+    fitted = approximations.fit_odd_series(approximations.normal_erf, 16, 4.1, 7)
+    inside = GRID[GRID.abs() <= 4.1]
+    error = worst(approximations.odd_series(inside, fitted, 16), approximations.normal_erf(inside))
+    assert error < 8.6e-5
+
+
+def test_fit_is_rounded_and_repeatable() -> None:
+    first, again = (approximations.fit_odd_series(approximations.normal_erf, 16.0, 4.5, 9) for _ in range(2))
+    assert first == again == approximations.series_of(erf_choice())
+    assert all(value == round(value, approximations.DECIMALS) for value in first)
+    # Fitted once elsewhere: another machine must find the same digits.
+    assert first[:3] == (1.200049, -0.034857, 0.249351)
+
+
+def test_secformer_series(preset: Callable[[str], Preset]) -> None:
+    choice = preset("secformer").gelu
+    assert approximations.series_of(choice)[0] == 1.25772
+    error = worst(approximations.segmented_series(GRID, choice), approximations.normal_erf(GRID))
+    assert 0.02 < error < 0.0218
+    assert worst(approximations.gelu(GRID, choice), functional.gelu(GRID)) < 0.0196
+
+
+@pytest.mark.parametrize("name", ["exact", "secformer"])
+def test_tanh(preset: Callable[[str], Preset], name: str) -> None:
+    choice = preset(name).tanh
+    assert isinstance(choice, FourierTanh)
+    assert worst(approximations.segmented_series(GRID, choice), torch.tanh(GRID)) < 3e-4
+
+
+@pytest.mark.parametrize("changes", [{"terms": 0}, {"cut": 8.1}])
+def test_impossible_series(changes: dict[str, object]) -> None:
+    with pytest.raises(BadConfigError, match="cannot be fitted"):
+        approximations.series_of(erf_choice(**changes))
+
+
+def test_series_is_odd_and_saturates() -> None:
+    choice = erf_choice()
+    assert torch.equal(
+        approximations.segmented_series(-GRID, choice), -approximations.segmented_series(GRID, choice)
+    )
+    far = torch.tensor([-1e6, -4.51, 4.51, 1e6], dtype=torch.float64)
+    assert approximations.segmented_series(far, choice).tolist() == [-1, -1, 1, 1]
+    assert approximations.gelu(far, choice).tolist() == [0, 0, 4.51, 1e6]
+
+
+def test_two_quad_ignores_masked_keys() -> None:
+    scores = torch.randn((2, 3, 5, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = approximations.two_quad_weights(scores, 5.0, MASK)
+    assert not weights[0, :, :, 3:].any()
+    torch.testing.assert_close(weights[1], (scores[1] + 5) ** 2)
+    scores[0, :, :, 3:] = math.inf
+    assert torch.equal(approximations.two_quad_weights(scores, 5.0, MASK), weights)
+
+
+def test_softmax_ignores_masked_keys() -> None:
+    scores = 3 * torch.randn((2, 3, 5, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    scores[0, :, :, 3:] += 100
+    exact = approximations.softmax(scores, MASK)
+    assert not exact[0, :, :, 3:].any()
+    torch.testing.assert_close(exact[0, :, :, :3], torch.softmax(scores[0, :, :, :3], -1))
+    weights = approximations.exponential_weights(scores, 16, MASK)
+    torch.testing.assert_close(weights / weights.sum(-1, keepdim=True), exact, atol=1e-6, rtol=1e-6)
+    assert not weights[0, :, :, 3:].any()
+
+
+def test_exponential_is_zero_below_the_clip() -> None:
+    scores = torch.tensor([[[[40.0, 32.0, 31.99, -500.0]]]], dtype=torch.float64)
+    weights = approximations.exponential_weights(scores, 8)
+    assert weights.flatten().tolist() == [1.0, math.exp(-8), 0.0, 0.0]
