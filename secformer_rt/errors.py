@@ -80,3 +80,9 @@ class DesyncError(SecformerError):
 
     exit_code = 24
     code = "desync"
+
+
+def error_for_exit_code(exit_code: int) -> type[SecformerError]:
+    """The class whose exit code this is; the base class if there is none."""
+    classes = {kind.exit_code: kind for kind in SecformerError.__subclasses__()}
+    return classes.get(exit_code, SecformerError)

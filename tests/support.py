@@ -21,6 +21,7 @@ from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.scheduler.plan import Plan, plan_graph, plan_protocol
 from secformer_rt.scheduler.provisioning import (
     add_parameter,
+    encode_input,
     encode_parameter,
     is_masked,
     masked_share,
@@ -185,7 +186,7 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
     shares, fracs = {}, {}
     for wire in lowering.graph.inputs:
         fracs[wire.name] = input_frac(wire, lowering.preset.fixed_point)
-        shares[wire.name] = share(encode(inputs[wire.name], fracs[wire.name]), prg)
+        shares[wire.name] = share(encode_input(wire, inputs[wire.name], lowering.preset.fixed_point), prg)
     seeds, dealt = _deal(plan, local.mask)
     links = link_pair()
     backends: list[Any] = [None, None]

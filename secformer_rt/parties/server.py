@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from secformer_rt.scheduler.randomness import Material
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.server import Caller, Handler
+from secformer_rt.transport.traffic import Traffic
 
 PROGRESS_S = 0.2  # between two progress messages to a client
 
@@ -115,7 +117,7 @@ class ComputeServer:
         """Tell a client which models there are: everything about them but the weights."""
         with self._lock:
             models = {key: p.manifest.model_dump(mode="json") for key, p in self._models.items()}
-        client.send_control(wire_pb2.Report(json=_json(models)))
+        client.send_control(wire_pb2.Report(json=json.dumps(models).encode()))
 
     def _receive_model(self, session: Session, manifest: Manifest, seed: SecretSeed) -> Model:
         """Take the client's shares, and open the masked weights with the peer."""
@@ -159,21 +161,20 @@ class ComputeServer:
         backend = ServerBackend(plan, material, session.peer, _teller(session.client, "online", plan.rounds))
         outputs = Engine(backend).run_graph(lowering, model, inputs)
         done = time.perf_counter()
-        for number, wire in enumerate(graph.outputs):
-            send_words(session.client, number, outputs[wire].share)
-
         report = PartyReport.of(self._around.role, _traffic(session, self._around))
         report.rounds, report.planned_rounds = len(backend.ledger.rounds), plan.rounds
         report.offline_s, report.online_s = ready - began, done - ready
         report.operations = _operations(backend.ledger)
         report.others = [dealer]
         self._report(session, report)
+        for number, wire in enumerate(graph.outputs):
+            send_words(session.client, number, outputs[wire].share)
 
     def _report(self, session: Session, report: PartyReport) -> None:
         session.client.send_control(wire_pb2.Report(json=report.model_dump_json().encode()))
 
 
-def _traffic(session: Session, around: Neighbours):  # type: ignore[no-untyped-def]
+def _traffic(session: Session, around: Neighbours) -> dict[str, Traffic]:
     return {
         "client": session.client.traffic,
         "dealer": session.dealer.traffic,

@@ -226,6 +226,8 @@ def _and(
 ) -> Tensor:
     """This server's XOR share of one product; the all-public monomial falls to server 0."""
     result = shares[term]
+    if result.is_meta:
+        return result
     for size in range(1, len(term)):
         for subset in combinations(term, size):
             monomial = shares[subset]

@@ -26,6 +26,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from secformer_rt.protocols.correlations import Correlation, Ref
@@ -108,12 +109,29 @@ class Form:
 
     def scaled(self, factor: Tensor | int, frac: int = 0) -> Form:
         """The form times a public factor that itself has ``frac`` fraction bits."""
+        if shapes_only(self) and isinstance(factor, int):
+            return replace(self, frac=self.frac + frac)
         terms = tuple(replace(term, coefficient=term.coefficient * factor) for term in self.terms)
         return replace(self, terms=terms, frac=self.frac + frac)
 
     def plus(self, public: Tensor | int) -> Form:
         """The form plus a public value given at the form's own fraction bits."""
         return replace(self, terms=(Term(public), *self.terms))
+
+
+def shapes_only(*forms: Form) -> bool:
+    """Whether the forms have shapes but no values: a plan is being made."""
+    return any(term.share is not None and term.share.is_meta for form in forms for term in form.terms)
+
+
+def without_values(*forms: Form) -> Tensor:
+    """What element-wise arithmetic on forms without values results in.
+
+    torch can tell as well, but takes its time: a plan would need half a minute.
+    """
+    tensors = (t for form in forms for term in form.terms for t in (term.coefficient, term.share))
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors if isinstance(t, Tensor)))
+    return torch.empty(shape, dtype=torch.int64, device="meta")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,18 @@ from itertools import product as combinations
 
 from torch import Tensor, broadcast_shapes
 
-from secformer_rt.protocols.core import Form, Protocol, Secret, Term, deal
+from secformer_rt.protocols.core import (
+    Form,
+    Protocol,
+    Secret,
+    Term,
+    deal,
+    parallel,
+    shapes_only,
+    without_values,
+)
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.masking import open_elementwise
-from secformer_rt.protocols.core import parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ def product(*forms: Form) -> Protocol[Secret]:
     plain product; three for two truncated values).
     """
     ring = min(form.ring for form in forms)
+    planning = shapes_only(*forms)
     coefficients: dict[tuple[Ref, ...], list[tuple[Tensor | int, int]]] = {}
     singles: dict[Ref, Term] = {}
     for terms in combinations(*(form.terms for form in forms)):
@@ -67,7 +76,8 @@ def product(*forms: Form) -> Protocol[Secret]:
         coefficient: Tensor | int = 1
         factors: list[Ref] = []
         for term in terms:
-            coefficient = term.coefficient * coefficient
+            if not planning:
+                coefficient = term.coefficient * coefficient
             if term.ref is not None and not (term.bit and term.ref in factors):
                 factors.append(term.ref)
                 singles[term.ref] = term
@@ -90,7 +100,9 @@ def product(*forms: Form) -> Protocol[Secret]:
         shares.update(zip(dealt_keys, dealt.shares, strict=True))
 
     total: Tensor | int = 0
-    server = forms[0].server
+    server, frac = forms[0].server, sum(form.frac for form in forms)
+    if planning:
+        return Secret(server, without_values(*forms), frac, ring)
     for key, parts in coefficients.items():
         factor: Tensor | int = 0
         for coefficient, exponent in parts:
@@ -100,7 +112,7 @@ def product(*forms: Form) -> Protocol[Secret]:
         elif server == 0:
             total = total + factor
     assert isinstance(total, Tensor)
-    return Secret(server, total, sum(form.frac for form in forms), ring)
+    return Secret(server, total, frac, ring)
 
 
 def _share(term: Term) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, Term, deal, reveal
+from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, Term, deal, reveal, shapes_only, without_values
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
 from secformer_rt.protocols.masking import open_elementwise
 
@@ -40,14 +40,14 @@ class TruncationMask(Correlation):
         """The top bit and the shifted masks."""
         (r,) = random
         return [
-            (r >> (self.ring - 1)) & 1,
+            logical_shift(r, self.ring - 1, self.ring),
             *(logical_shift(r, shift, self.ring) for shift in self.shifts),
         ]
 
 
 def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
     """x (int64, modulo ``2^ring``) shifted right as an unsigned number."""
-    if shift == 0 and ring == 64:
+    if x.is_meta or (shift == 0 and ring == 64):
         return x
     return (x >> shift) & ((1 << (ring - shift)) - 1)
 
@@ -75,10 +75,12 @@ def truncate_many(x: Secret, fracs: tuple[int, ...]) -> Protocol[list[Secret]]:
     r, bit, *shifted = mask.shares
     offset = x.plus_public((1 << (ring - 2)) + half)
     public = yield from reveal(offset.share + r, ring)
-    wrap = 1 - ((public >> (ring - 1)) & 1)
+    wrap = public if public.is_meta else 1 - logical_shift(public, ring - 1, ring)
     results = []
     for position, (frac, shift) in enumerate(zip(fracs, shifts, strict=True)):
-        part = logical_shift(public, shift, ring) - (1 << (ring - 2 - shift))
+        part = logical_shift(public, shift, ring)
+        if not part.is_meta:
+            part = part - (1 << (ring - 2 - shift))
         form = Form(
             x.server,
             (
@@ -106,6 +108,8 @@ def truncate(x: Secret, frac: int) -> Protocol[Secret]:
 
 def evaluate(form: Form) -> Secret:
     """This server's share of a form: server 0 takes the public terms."""
+    if shapes_only(form):
+        return Secret(form.server, without_values(form), form.frac, form.ring)
     total: Tensor | int = 0
     for term in form.terms:
         if term.share is None:

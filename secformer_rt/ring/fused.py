@@ -62,16 +62,19 @@ def chunk_lookup(
     for c in range(tables.shape[0]):
         for start in range(0, tables.shape[1], BLOCK):
             size = min(BLOCK, tables.shape[1] - start)
+            # Slices, because LLVM vectorises indices only if it sees that none is negative.
+            some_tables, some_indices = tables[c, start : start + size], index[c, start : start + size]
             for n in range(size):
                 # numba widens every result to 64 bits, which would halve the lanes.
-                table = np.uint32(np.uint16(tables[c, start + n]))
+                table = np.uint32(np.uint16(some_tables[n]))
                 entries = np.uint32(np.uint32(table << np.uint32(1)) | low)
-                shift = np.uint32(index[c, start + n] & np.uint8(15))
+                shift = np.uint32(some_indices[n] & np.uint8(15))
                 pairs[n] = np.uint32(entries >> shift) & np.uint32(3)
             width = (size + 7) // 8
             pairs[size : 8 * width] = 0
             eights = pairs.view(np.uint64)
+            some_lt, some_eq = lt[c, start // 8 :], eq[c, start // 8 :]
             for n in range(width):
                 above = eights[n] >> np.uint64(1)
-                lt[c, start // 8 + n] = ((above & ones) * gather) >> np.uint64(56)
-                eq[c, start // 8 + n] = (((above ^ eights[n]) & ones) * gather) >> np.uint64(56)
+                some_lt[n] = ((above & ones) * gather) >> np.uint64(56)
+                some_eq[n] = (((above ^ eights[n]) & ones) * gather) >> np.uint64(56)

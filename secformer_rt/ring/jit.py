@@ -109,4 +109,6 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
     numpy asks for huge pages for large arrays and torch does not; first touches then cost far less.
     """
+    if 0 in shape:
+        return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(np.empty(tuple(shape), _NUMPY_TYPES[dtype]))

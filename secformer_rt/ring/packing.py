@@ -63,6 +63,8 @@ def pack_words(x: Tensor, bits: int) -> Tensor:
     size = _element_size(bits)
     if x.is_meta:
         return torch.empty(packed_size(x.numel(), bits), dtype=torch.uint8, device="meta")
+    if x.numel() == 0:
+        return torch.empty(0, dtype=torch.uint8)
     flat = x.reshape(-1)
     if size == 8 and bits == WORD_BITS and sys.byteorder == "little":
         return flat.contiguous().view(torch.uint8)
@@ -100,6 +102,8 @@ def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
         raise ValueError(f"{count} words of {bits} bits take {count * size} bytes, not {buffer.numel()}")
     if buffer.is_meta:
         return torch.empty(shape, dtype=torch.int64, device="meta")
+    if count == 0:
+        return torch.empty(shape, dtype=torch.int64)
     flat = buffer.reshape(-1).contiguous()
     if size == 8 and sys.byteorder == "little":
         if flat.data_ptr() % 8 or flat.storage_offset() % 8:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class Plan:
     deals: list[PlannedDeal] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
     dealer_bytes: list[int] = field(default_factory=lambda: [0, 0])  # to server 0, to server 1
+    output_fracs: dict[str, int] = field(default_factory=dict)  # fraction bits of the graph's outputs
     description: str = ""
 
     @property
@@ -52,6 +54,21 @@ class Plan:
     def server_bytes(self) -> int:
         """Payload that each server sends to the other, online."""
         return sum(size for record in self.ledger.rounds for _, size in record)
+
+    def payload(self, graph: Graph) -> dict[str, int]:
+        """Payload bytes of one inference over every link, both directions together.
+
+        Server 0 expands its shares of the input from a seed; server 1 is sent its own. Both send the
+        client their share of the output.
+        """
+        output = sum(8 * prod(graph.shapes[wire]) for wire in graph.outputs)
+        return {
+            "server0_server1": 2 * self.server_bytes,
+            "dealer_server0": self.dealer_bytes[0],
+            "dealer_server1": self.dealer_bytes[1],
+            "client_server0": output,
+            "client_server1": output + sum(8 * prod(wire.shape) for wire in graph.inputs),
+        }
 
     def corrections(self, server: int) -> Iterator[tuple[int, int, Field]]:
         """(deal, position, field) of everything that travels to one server, in order."""
@@ -137,7 +154,8 @@ def plan_graph(lowering: Lowering) -> Plan:
         )
         for wire in graph.inputs
     }
-    Engine(planner).run_graph(lowering, meta_model(graph, lowering), inputs)
+    outputs = Engine(planner).run_graph(lowering, meta_model(graph, lowering), inputs)
+    planner.plan.output_fracs = {wire: secret.frac for wire, secret in outputs.items()}
     calibration = lowering.calibration.model_dump_json() if lowering.calibration else ""
     planner.plan.description = f"{graph!r}\n{lowering.preset.model_dump_json()}\n{calibration}"
     return planner.plan

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from secformer_rt.errors import OutOfRangeError
-from secformer_rt.graph.ir import Graph, Parameter, ParameterKind
+from secformer_rt.graph.ir import Graph, Input, Parameter, ParameterKind
 from secformer_rt.graph.preset import FixedPointBits
 from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import Weight
-from secformer_rt.protocols.lowering import Model, parameter_frac
+from secformer_rt.protocols.lowering import Model, input_frac, parameter_frac
 from secformer_rt.ring.fixed_point import encode
 from secformer_rt.ring.kernels import pack
 from secformer_rt.ring.prg import SecretSeed
@@ -27,6 +28,17 @@ def encode_parameter(graph: Graph, parameter: Parameter, value: Tensor, bits: Fi
         return encode(value, parameter_frac(graph, parameter.name, bits))
     except OutOfRangeError as error:
         raise OutOfRangeError(f"Parameter {parameter.name}: {error}") from error
+
+
+def encode_input(wire: Input, value: Tensor, bits: FixedPointBits) -> Tensor:
+    """A client's input as ring words: integers as they are, everything else in fixed point.
+
+    Raises:
+        OutOfRangeError: a value does not fit.
+    """
+    if wire.integer:
+        return value.to(torch.int64)
+    return encode(value, input_frac(wire, bits))
 
 
 def is_masked(parameter: Parameter) -> bool:

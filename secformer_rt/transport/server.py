@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from grpc_health.v1.health import HealthServicer
 from secformer_rt.errors import BadConfigError, PeerUnreachableError, PortInUseError, SecformerError
 from secformer_rt.transport.channel import READY, SERVER_OPTIONS, parse_address
 from secformer_rt.transport.grpc_link import SERVICE, ListenerStream, check_rpc
-from secformer_rt.transport.link import DEFAULT_TIMEOUT_S, DEFAULT_WINDOW_BYTES, Link
+from secformer_rt.transport.link import DEFAULT_TIMEOUT_S, DEFAULT_WINDOW_BYTES, LINGER_S, Link
 from secformer_rt.transport.raw import drain
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class PartyServer:
         self._health.set(READY, status.SERVING if ready else status.NOT_SERVING)
 
     def stop(self, grace_s: float = 2.0, reason: SecformerError | None = None) -> None:
-        """Take no more streams, end the open ones and wait until their handlers have returned.
+        """Take no more streams, end the open ones and wait for their handlers, within reason.
 
         Args:
             grace_s: How long open streams may take to end by themselves.
@@ -111,8 +112,9 @@ class PartyServer:
                 link.abort(reason)
         stopped.wait()
         self._pool.shutdown()
+        ends_at = time.monotonic() + LINGER_S
         for thread in runs.values():
-            thread.join(grace_s)
+            thread.join(max(0.0, ends_at - time.monotonic()))
 
     def _method(self, rpc: str) -> grpc.RpcMethodHandler[bytes, bytes]:
         def accept(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:

@@ -167,3 +167,11 @@ def eventually(condition: Callable[[], object], within_s: float = 10.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def call(channel: grpc.Channel, rpc: str = "Peer", **settings: float) -> Link:
+    return connect(channel, rpc, role="server1", peer="server0", **settings)
+
+
+def echo(link: Link, caller: Caller) -> None:
+    link.send(1, link.receive(0, 4))

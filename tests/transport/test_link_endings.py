@@ -64,7 +64,7 @@ def test_an_abort_overtakes_what_is_queued_and_unread(pair):
     for tag in range(50):
         a.send(tag, bytes(MIB))
     a.abort(MismatchError("nothing fits"))
-    assert eventually(lambda: beside(lambda: b.send(0)).thread.join(1) or b._inbox._failure)
+    assert eventually(lambda: b._inbox._failure)
     with pytest.raises(MismatchError, match="nothing fits"):
         b.receive(0, MIB)
 
@@ -137,9 +137,9 @@ def test_the_handshake_has_its_own_limit(pair):
 
 
 def test_signs_of_life_extend_the_wait(make_pair):
-    with make_pair(timeout_s=0.5) as (a, b):
+    with make_pair(timeout_s=1.0) as (a, b):
         waiting = beside(lambda: bytes(b.receive(0, 2)))
-        for _ in range(20):
+        for _ in range(30):
             time.sleep(0.05)
             a.progress()
         a.send(0, b"ok")

@@ -1,4 +1,4 @@
-"""What is particular to gRPC: listening, reaching, health, limits, identity, and leaving nothing behind."""
+"""Listening: handlers, limits, ports, and leaving nothing behind."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from secformer_rt.errors import (
     BadConfigError,
@@ -27,37 +22,10 @@ from secformer_rt.errors import (
     PortInUseError,
     SecformerError,
 )
-from secformer_rt.transport.channel import READY, open_channel, parse_address, wait_ready
-from secformer_rt.transport.grpc_link import SERVICE, CallerStream, connect
+from secformer_rt.transport.channel import open_channel, wait_ready
+from secformer_rt.transport.grpc_link import SERVICE, CallerStream
 from secformer_rt.transport.server import serve
-from tests.transport.harness import beside, eventually
-
-
-@pytest.fixture
-def running():
-    """Start servers and channels that end with the test."""
-    servers, channels = [], []
-
-    def start(handlers, **settings):
-        server = serve("127.0.0.1:0", handlers, role="server0", **settings)
-        servers.append(server)
-        channel = open_channel(f"127.0.0.1:{server.port}")
-        channels.append(channel)
-        return server, channel
-
-    yield start
-    for channel in channels:
-        channel.close()
-    for server in servers:
-        server.stop(0.5)
-
-
-def call(channel, rpc="Peer", **settings):
-    return connect(channel, rpc, role="server1", peer="server0", **settings)
-
-
-def echo(link, caller):
-    link.send(1, link.receive(0, 4))
+from tests.transport.harness import beside, call, echo, eventually
 
 
 def test_a_handler_that_returns_has_finished(running):
@@ -191,61 +159,6 @@ def test_an_oversize_message_is_refused_by_the_listener(running):
         link.finish()
 
 
-def test_nobody_answers():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    channel = open_channel(address)
-    waits = []
-    with pytest.raises(
-        PeerUnreachableError, match=rf"dealer at {address} could not be reached within 0\.5 s"
-    ):
-        wait_ready(
-            channel, "dealer", address, 0.5, lambda elapsed_s, reason: waits.append((elapsed_s, reason))
-        )
-    assert waits
-    assert all(reason == "Connection refused" or "refused" in reason for _, reason in waits), waits
-    with pytest.raises(PeerLostError, match="the connection was lost"), call(channel) as link:
-        link.receive(0, 4)
-    channel.close()
-
-
-def test_a_listener_that_never_speaks_is_unreachable():
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        address = f"127.0.0.1:{mute.getsockname()[1]}"
-        channel = open_channel(address)
-        with pytest.raises(PeerUnreachableError, match=address):
-            wait_ready(channel, "dealer", address, 0.5)
-        channel.close()
-
-
-def test_waiting_ends_when_the_peer_comes_up():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    channel = open_channel(address)
-    waits = threading.Event()
-    waiting = beside(lambda: wait_ready(channel, "server0", address, 20.0, lambda *_: waits.set()))
-    assert waits.wait(10)
-    server = serve(address, {"Peer": echo}, role="server0")
-    waiting.result()
-    channel.close()
-    server.stop(0)
-
-
-def test_health_tells_alive_from_ready(running):
-    server, channel = running({"Peer": echo})
-    address = f"127.0.0.1:{server.port}"
-    wait_ready(channel, "server0", address, 5.0)
-    with pytest.raises(PeerUnreachableError, match="it answers, but is not ready yet"):
-        wait_ready(channel, "server0", address, 0.1, service=READY)
-    server.set_ready(True)
-    wait_ready(channel, "server0", address, 5.0, service=READY)
-    server.set_ready(False)
-    with pytest.raises(PeerUnreachableError):
-        wait_ready(channel, "server0", address, 0.1, service=READY)
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
 def test_a_port_that_is_taken(running, host):
     server, _ = running({"Peer": echo})
@@ -264,30 +177,6 @@ def test_a_port_that_a_stranger_has_taken():
 def test_an_address_of_another_machine(bind):
     with pytest.raises(BadConfigError, match="cannot listen on"):
         serve(bind, {"Peer": echo}, role="server1")
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["", "host", "host:", ":7100", "host:port", "host:70000", "a b:1", "http://host:1", "::1:7100", "h:0"],
-)
-def test_addresses_that_are_none(address):
-    with pytest.raises(BadConfigError, match="is no address"):
-        open_channel(address)
-    if address != "h:0":
-        with pytest.raises(BadConfigError, match="is no address"):
-            serve(address, {"Peer": echo}, role="server1")
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [
-        ("127.0.0.1:80", ("127.0.0.1", 80)),
-        ("server-0.local:65535", ("server-0.local", 65535)),
-        ("[::1]:1", ("::1", 1)),
-    ],
-)
-def test_addresses_that_are_some(address, parts):
-    assert parse_address(address) == parts
 
 
 def test_stopping_tells_the_callers_why(running):
@@ -387,73 +276,3 @@ def test_a_killed_peer_is_lost_at_once():
     link.close()
     channel.close()
     process.communicate()
-
-
-def certificate(common_name: str, *names: str) -> tuple[bytes, bytes]:
-    """Make a self-signed certificate and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    )
-    if names:
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName(list(map(x509.DNSName, names))), critical=False
-        )
-    return (
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-        builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM),
-    )
-
-
-@pytest.mark.parametrize(("names", "identity"), [(("server1", "localhost"), "server1"), ((), "common")])
-def test_mutual_tls_tells_who_called(names, identity):
-    server_key, server_pem = certificate("server0", "server0")
-    client_key, client_pem = certificate("common", *names)
-    callers = []
-
-    def handler(link, caller):
-        callers.append((caller, link.peer))
-        echo(link, caller)
-
-    credentials = grpc.ssl_server_credentials(
-        [(server_key, server_pem)], root_certificates=client_pem, require_client_auth=True
-    )
-    server = serve("127.0.0.1:0", {"Peer": handler}, role="server0", credentials=credentials)
-    address = f"127.0.0.1:{server.port}"
-    mine = grpc.ssl_channel_credentials(server_pem, client_key, client_pem)
-    channel = open_channel(address, mine, server_name="server0")
-    wait_ready(channel, "server0", address, 10.0)
-    with call(channel) as link:
-        link.send(0, b"ping")
-        link.receive(1, 4)
-        link.finish()
-    channel.close()
-    [(caller, peer)] = callers
-    assert (caller.identity, caller.rpc, peer) == (identity, "Peer", identity)
-    assert caller.address.startswith("ipv4:127.0.0.1:")
-    stranger = open_channel(address, mine, server_name="dealer")
-    with pytest.raises(PeerUnreachableError, match=address):
-        wait_ready(stranger, "dealer", address, 0.3)
-    stranger.close()
-    server.stop(0)
-
-
-def test_without_certificates_nobody_is_known(running):
-    callers = []
-    _, channel = running({"Peer": lambda link, caller: callers.append((caller.identity, link.peer))})
-    with call(channel) as link:
-        link.finish()
-    assert callers == [(None, "the caller of Peer")]

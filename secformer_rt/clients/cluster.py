@@ -1,0 +1,159 @@
+"""Three parties as processes on this machine, for local runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import yaml
+
+from secformer_rt.errors import PeerLostError, SecformerError, error_for_exit_code
+from secformer_rt.parties.settings import ROLES, Role, Settings
+
+STOP_S = 5.0
+ERROR_PREFIX = "error: "
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody uses at the moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def loopback_settings(**overrides: object) -> Settings:
+    """A deployment on free ports of the loopback interface, in plain text."""
+    endpoints = {
+        role: {"bind": f"127.0.0.1:{port}", "address": f"127.0.0.1:{port}"}
+        for role, port in zip(ROLES, free_ports(len(ROLES)), strict=True)
+    }
+    return Settings.model_validate({**endpoints, "insecure": True, **overrides})
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    role: Role
+    process: subprocess.Popen[str]
+    last_line: str = ""
+    reader: threading.Thread | None = None
+
+
+@dataclass(slots=True, eq=False)
+class LocalCluster:
+    """Dealer, server 0 and server 1 as child processes; a context manager that leaves none behind.
+
+    The children watch their standard input, so they end even if this process is killed.
+    """
+
+    settings: Settings
+    log: IO[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    _members: dict[Role, _Member] = field(default_factory=dict)
+    _directory: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._directory = tempfile.TemporaryDirectory(prefix="secformer-rt-")
+        config = Path(self._directory.name) / "deployment.yaml"
+        config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json")), encoding="utf-8")
+        try:
+            for role in ("dealer", "server0", "server1"):
+                self._start(role, config)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pids(self) -> dict[Role, int]:
+        """Process ids by role."""
+        return {role: member.process.pid for role, member in self._members.items()}
+
+    def _start(self, role: Role, config: Path) -> None:
+        command = [sys.executable, "-m", "secformer_rt", "party", role, "--config", str(config), "--watch-stdin"]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **self.environment},
+            start_new_session=True,  # a Ctrl-C is for this process, which then stops its children
+        )
+        member = _Member(role, process)
+        member.reader = threading.Thread(target=self._read, args=(member,), daemon=True)
+        member.reader.start()
+        self._members[role] = member
+
+    def _read(self, member: _Member) -> None:
+        assert member.process.stderr is not None
+        for line in member.process.stderr:
+            if line.startswith(ERROR_PREFIX):
+                member.last_line = line.removeprefix(ERROR_PREFIX).strip()
+            if self.log is not None:
+                self.log.write(f"{member.role}: {line}")
+
+    def failure(self) -> SecformerError | None:
+        """Why a party has ended, if one has."""
+        for role, member in self._members.items():
+            code = member.process.poll()
+            if code is None:
+                continue
+            assert member.reader is not None
+            member.reader.join(1.0)
+            if code < 0:
+                return PeerLostError(f"{role} was ended by signal {-code}: start the run again.")
+            reason = member.last_line or f"it ended with exit code {code}."
+            return error_for_exit_code(code)(f"{role}: {reason}")
+        return None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Raise what ended a party rather than what its end did to others."""
+        try:
+            yield
+        except SecformerError as error:
+            # A party that is killed takes a moment to be seen as dead.
+            deadline = time.monotonic() + 0.5
+            while (cause := self.failure()) is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if cause is not None:
+                raise cause from error
+            raise
+
+    def stop(self) -> None:
+        """End all children: first by closing their input, then by force."""
+        for member in self._members.values():
+            assert member.process.stdin is not None
+            member.process.stdin.close()
+        deadline = time.monotonic() + STOP_S
+        for member in self._members.values():
+            try:
+                member.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                member.process.kill()
+                member.process.wait()
+            if member.reader is not None:
+                member.reader.join(1.0)
+            assert member.process.stderr is not None
+            member.process.stderr.close()
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None

@@ -1,0 +1,116 @@
+"""A client's connection to both compute servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from secformer_rt.errors import DesyncError
+from secformer_rt.parties.dealer import SERVERS
+from secformer_rt.parties.manifest import Manifest, Purpose, compare, make_hello
+from secformer_rt.parties.report import PartyReport, Progress
+from secformer_rt.parties.settings import Settings
+from secformer_rt.transport import wire_pb2
+from secformer_rt.transport.channel import READY, open_channel, wait_ready
+from secformer_rt.transport.grpc_link import connect
+from secformer_rt.transport.link import Link
+
+OnProgress = Callable[[str, int, int], None]
+OnWait = Callable[[str, float, str], None]
+
+
+def ignore_progress(phase: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+class Servers:
+    """Channels to both compute servers; use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._addresses = (settings.server0.address, settings.server1.address)
+        self._channels = tuple(open_channel(address) for address in self._addresses)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both channels."""
+        for channel in self._channels:
+            channel.close()
+
+    def wait_ready(self, on_wait: OnWait | None = None) -> None:
+        """Wait until both servers can take a run.
+
+        Raises:
+            PeerUnreachableError: one cannot within ``connect_s``.
+        """
+        for role, address, channel in zip(SERVERS, self._addresses, self._channels, strict=True):
+            notice = partial(on_wait, role) if on_wait else None
+            wait_ready(channel, role, address, self._settings.timeouts.connect_s, notice, service=READY)
+
+    @contextmanager
+    def call(
+        self,
+        rpc: str,
+        role: str,
+        purpose: Purpose,
+        description: bytes,
+        manifest: Manifest | None = None,
+        plan: bytes = b"",
+        run_id: bytes | None = None,
+    ) -> Iterator[tuple[tuple[Link, Link], bytes]]:
+        """Open a run with both servers: their links and the run's id, after all have agreed.
+
+        Raises:
+            MismatchError: a server is about to run something else.
+            SecformerError: a server has refused.
+        """
+        run_id = run_id or os.urandom(16)
+        with ExitStack() as stack:
+            mine = make_hello(role, run_id, purpose, manifest, plan)
+            links = tuple(self._open(stack, i, rpc, role) for i in (0, 1))
+            try:
+                for link in links:
+                    link.send_hello(mine)
+                    link.send_control(wire_pb2.Manifest(json=description))
+                if purpose != "describe":
+                    for link in links:
+                        compare(mine, link.receive_hello(), link.peer)
+                yield (links[0], links[1]), run_id
+                for link in links:
+                    link.finish()
+            except BaseException as error:
+                for link in links:
+                    link.abort(error)
+                raise
+
+    def _open(self, stack: ExitStack, index: int, rpc: str, role: str) -> Link:
+        wait_s = self._settings.timeouts.progress_s
+        link = connect(self._channels[index], rpc, role=role, peer=SERVERS[index], timeout_s=wait_s)
+        stack.callback(link.close)
+        return link
+
+
+def await_report(link: Link, on_progress: OnProgress) -> PartyReport:
+    """Pass progress messages on until the report of the run comes."""
+    while True:
+        data = link.receive_control(wire_pb2.Report).json
+        try:
+            if b'"phase"' in data[:16]:
+                progress = Progress.model_validate_json(data)
+                on_progress(progress.phase, progress.done, progress.total)
+            else:
+                return PartyReport.model_validate_json(data)
+        except ValueError as error:
+            raise DesyncError(f"{link.peer} sent a report that is not valid.") from error
+

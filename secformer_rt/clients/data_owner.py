@@ -1,0 +1,109 @@
+"""The data owner: shares its input, and is the only one to see the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from secformer_rt.clients.connection import OnProgress, Servers, await_report, ignore_progress
+from secformer_rt.errors import BadInputError, MismatchError
+from secformer_rt.graph.batch import Batch
+from secformer_rt.graph.bert import client_inputs
+from secformer_rt.parties.manifest import Manifest, Request
+from secformer_rt.parties.plans import PlanCache
+from secformer_rt.parties.report import LinkBytes, PartyReport
+from secformer_rt.parties.shares import SharesOut, receive_words
+from secformer_rt.protocols.lowering import Lowering
+from secformer_rt.ring.fixed_point import decode
+from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.provisioning import encode_input
+from secformer_rt.transport import wire_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of one inference, and what it cost."""
+
+    output: Tensor  # (B, outputs), float64
+    inputs: dict[str, Tensor]  # what was shared, in the clear: for comparison with a plaintext run
+    lowering: Lowering
+    plan: Plan
+    reports: tuple[PartyReport, PartyReport]
+    links: dict[str, LinkBytes]
+    seconds: float
+
+
+def describe(servers: Servers) -> dict[str, Manifest]:
+    """The models that both servers hold, by id.
+
+    Raises:
+        MismatchError: the servers describe a model differently.
+    """
+    with servers.call("Infer", "data-owner", "describe", b"{}") as (links, _):
+        first, second = (json.loads(link.receive_control(wire_pb2.Report).json) for link in links)
+    common = {key: value for key, value in first.items() if key in second}
+    for key, value in common.items():
+        if value != second[key]:
+            raise MismatchError(f"The servers do not agree on what model {key} is: do not use it.")
+    return {key: Manifest.model_validate(value) for key, value in common.items()}
+
+
+class DataOwner:
+    """Asks one provisioned model."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        model_id: str,
+        manifest: Manifest,
+        tables: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """``tables`` are the published embedding tables, for a model with public tables."""
+        if manifest.embedding == "public-tables" and tables is None:
+            raise BadInputError("This model leaves the embedding to the client: give its published tables.")
+        self._servers, self._model_id = servers, model_id
+        self._manifest, self._tables = manifest, tables
+        self._plans = PlanCache()
+
+    def infer(self, batch: Batch, on_progress: OnProgress = ignore_progress) -> Answer:
+        """Run one inference on tokenised texts.
+
+        Raises:
+            BadInputError: the texts do not fit the model.
+            MismatchError: the servers run something else.
+            PeerLostError: a server has gone, or has lost the dealer or the other server.
+        """
+        began = time.perf_counter()
+        manifest = self._manifest
+        inputs = client_inputs(
+            manifest.architecture,
+            manifest.embedding,
+            batch.token_ids,
+            batch.type_ids,
+            batch.lengths,
+            batch.padded,
+            self._tables,
+        )
+        request = Request(
+            model_id=self._model_id, batch=batch.size, tokens=batch.tokens, masked=batch.padded
+        )
+        lowering, plan = self._plans.get(manifest, request)
+        bits, graph = manifest.preset.fixed_point, lowering.graph
+        description = request.model_dump_json().encode()
+        with self._servers.call(
+            "Infer", "data-owner", "infer", description, manifest, plan.digest()
+        ) as (links, _):
+            shares = SharesOut(links)
+            for number, wire in enumerate(graph.inputs):
+                shares.send(number, wire.name, encode_input(wire, inputs[wire.name], bits))
+            reports = (await_report(links[0], on_progress), await_report(links[1], on_progress))
+            (wire,) = graph.outputs
+            shape, frac = graph.shapes[wire], plan.output_fracs[wire]
+            words = receive_words(links[0], 0, shape) + receive_words(links[1], 0, shape)
+            traffic = {f"client_{link.peer}": LinkBytes.of(link.traffic) for link in links}
+        seconds = time.perf_counter() - began
+        return Answer(decode(words, frac), inputs, lowering, plan, reports, traffic, seconds)

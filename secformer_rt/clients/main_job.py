@@ -1,0 +1,285 @@
+"""The main job: three parties on this machine answer a private question, held against the plaintext model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secformer_rt.clients.cluster import LocalCluster, loopback_settings
+from secformer_rt.clients.connection import OnProgress, Servers, ignore_progress
+from secformer_rt.clients.data_owner import Answer, DataOwner
+from secformer_rt.clients.model_owner import ProvisionedModel, provision
+from secformer_rt.errors import BadCheckpointError, BadInputError
+from secformer_rt.graph.architecture import Architecture, synthetic_architecture, synthetic_parameters
+from secformer_rt.graph.batch import Batch, random_batches
+from secformer_rt.graph.bert import Embedding
+from secformer_rt.graph.calibration import bundled_texts, calibrate
+from secformer_rt.graph.checkpoint import default_checkpoint, load_checkpoint
+from secformer_rt.graph.executor import execute
+from secformer_rt.graph.preset import Preset
+from secformer_rt.graph.tokenizer import Tokenizer
+from secformer_rt.parties.manifest import Manifest
+from secformer_rt.parties.report import LinkBytes, PartyReport
+from secformer_rt.parties.settings import Settings
+
+DEFAULT_TEXTS = (
+    "The patient was given antibiotics for a lung infection.",
+    "She received medicine against pneumonia.",
+)
+CALIBRATION_TEXTS = 16  # of the bundled ones, so that a run need not wait for all
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What is asked of which model."""
+
+    name: str
+    architecture: Architecture
+    parameters: Mapping[str, Tensor]
+    batches: tuple[Batch, ...]
+    calibration_batches: tuple[Batch, ...]
+    texts: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    normalise: bool = False
+
+
+def checkpoint_job(directory: Path | None, texts: Sequence[str]) -> Job:
+    """Texts for a checkpoint: each a request of its own, so that none is padded.
+
+    Raises:
+        BadCheckpointError, UnsupportedModelError, BadInputError: see their sentences.
+    """
+    checkpoint = load_checkpoint(directory or default_checkpoint())
+    if checkpoint.tokenizer is None:
+        raise BadCheckpointError(f"{checkpoint.directory} has no tokenizer.json or vocab.txt: add one.")
+    tokenizer = Tokenizer.load(checkpoint.tokenizer.parent, checkpoint.architecture.positions)
+    texts = tuple(texts) or DEFAULT_TEXTS
+    samples = []
+    for text in bundled_texts()[:: max(1, len(bundled_texts()) // CALIBRATION_TEXTS)]:
+        with suppress(BadInputError):  # a short-sighted model cannot read the long samples
+            samples.append(tokenizer.encode([text]))
+    return Job(
+        name="all-MiniLM-L6-v2" if directory is None else directory.resolve().name,
+        architecture=checkpoint.architecture,
+        parameters=checkpoint.parameters,
+        batches=tuple(tokenizer.encode([text]) for text in texts),
+        calibration_batches=tuple(samples),
+        texts=texts,
+        labels=checkpoint.labels,
+        normalise=checkpoint.normalise,
+    )
+
+
+def synthetic_job(name: str, tokens: int, batch: int) -> Job:
+    """Random token ids for a random model of published dimensions: for cost, not for meaning.
+
+    Raises:
+        BadInputError: more tokens than the model has positions.
+    """
+    architecture = synthetic_architecture(name)
+    if tokens > architecture.positions:
+        raise BadInputError(f"{name} has {architecture.positions} positions: ask for no more tokens.")
+    (asked,) = random_batches(architecture.vocabulary, 1, (tokens,), batch)
+    samples = random_batches(architecture.vocabulary, 2, (min(tokens, 32), tokens), 1)
+    parameters = synthetic_parameters(architecture)
+    return Job(name, architecture, parameters, (asked,), tuple(samples), ())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """Everything that a run has shown."""
+
+    job: Job
+    manifest: Manifest
+    model: ProvisionedModel
+    answers: tuple[Answer, ...]
+    outputs: tuple[Tensor, ...]  # (B, outputs), as the data owner uses them
+    oracle: tuple[Tensor, ...]
+    exact: tuple[Tensor, ...]
+    insecure: bool
+    total_s: float
+
+
+def run_job(
+    job: Job,
+    preset: Preset,
+    embedding: Embedding,
+    *,
+    settings: Settings | None = None,
+    log: IO[str] | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Outcome:
+    """Start three parties, provision, ask, compare with plaintext, and stop them.
+
+    Raises:
+        SecformerError: with one sentence; all parties have been stopped.
+    """
+    began = time.perf_counter()
+    settings = settings or loopback_settings()
+    with LocalCluster(settings, log) as cluster, cluster.watched():
+        # The parties start up meanwhile.
+        on_progress("calibrate", 0, len(job.calibration_batches))
+        calibration = calibrate(
+            job.architecture,
+            job.parameters,
+            job.calibration_batches,
+            preset,
+            progress=lambda done: on_progress("calibrate", done, len(job.calibration_batches)),
+        )
+        manifest = Manifest(
+            model=job.name,
+            architecture=job.architecture,
+            preset=preset,
+            calibration=calibration,
+            embedding=embedding,
+            labels=job.labels,
+            normalise=job.normalise,
+        )
+        with Servers(settings) as servers:
+            servers.wait_ready(lambda role, seconds, reason: _check(cluster, on_progress))
+            model = provision(servers, manifest, job.parameters, on_progress)
+            owner = DataOwner(servers, model.model_id, manifest, job.parameters)
+            answers = tuple(owner.infer(batch, on_progress) for batch in job.batches)
+    on_progress("compare", 0, 1)
+    oracle, exact = [], []
+    for answer in answers:
+        graph = answer.lowering.graph
+        oracle.append(_result(execute(graph, job.parameters, answer.inputs, preset, calibration), graph.outputs))
+        exact.append(
+            _result(execute(graph, job.parameters, answer.inputs, dtype=torch.float32), graph.outputs)
+        )
+    finish = _normalised if job.normalise else _as_it_is
+    return Outcome(
+        job=job,
+        manifest=manifest,
+        model=model,
+        answers=answers,
+        outputs=tuple(finish(answer.output) for answer in answers),
+        oracle=tuple(map(finish, oracle)),
+        exact=tuple(map(finish, exact)),
+        insecure=settings.insecure,
+        total_s=time.perf_counter() - began,
+    )
+
+
+def _check(cluster: LocalCluster, on_progress: OnProgress) -> None:
+    """While waiting for the servers: give up at once if a party has ended."""
+    on_progress("start", 0, 1)
+    if (failure := cluster.failure()) is not None:
+        raise failure
+
+
+def _result(wires: Mapping[str, Tensor], outputs: tuple[str, ...]) -> Tensor:
+    return wires[outputs[0]].to(torch.float64)
+
+
+def _normalised(output: Tensor) -> Tensor:
+    return functional.normalize(output, dim=-1)
+
+
+def _as_it_is(output: Tensor) -> Tensor:
+    return output
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """What ``run --json`` prints. Inferences are added up; parties' memory is the highest."""
+    pairs = list(zip(outcome.outputs, outcome.oracle, outcome.exact, strict=True))
+    servers = [answer.reports[0] for answer in outcome.answers]
+    parties = _parties(outcome)
+    online = sum(max(r.online_s for r in answer.reports) for answer in outcome.answers)
+    return {
+        "model": outcome.job.name,
+        "preset": outcome.manifest.preset.name,
+        "embedding": outcome.manifest.embedding,
+        "insecure": outcome.insecure,
+        "tokens": [int(n) for answer, batch in _asked(outcome) for n in batch.lengths],
+        "fidelity": {
+            "cosine_min": min(float(functional.cosine_similarity(o, e).min()) for o, _, e in pairs),
+            "max_abs_error_vs_oracle": max(float((o - p).abs().max()) for o, p, _ in pairs),
+            "max_abs_error_vs_model": max(float((o - e).abs().max()) for o, _, e in pairs),
+        },
+        "rounds": sum(report.rounds for report in servers),
+        "planned_rounds": sum(answer.plan.rounds for answer in outcome.answers),
+        "bytes": {
+            **{link: added.model_dump() for link, added in _links(outcome.answers).items()},
+            "planned_payload": _planned(outcome.answers),
+        },
+        "provision_bytes": _provision_links(outcome.model),
+        "dealer_words": sum(sum(answer.plan.dealer_bytes) for answer in outcome.answers) // 8,
+        "seconds": {
+            "provision": outcome.model.seconds,
+            "offline": sum(max(r.offline_s for r in answer.reports) for answer in outcome.answers),
+            "online": online,
+            "total": outcome.total_s,
+        },
+        "parties": parties,
+        "operations": _operations(servers),
+    }
+
+
+def _asked(outcome: Outcome) -> list[tuple[Answer, Batch]]:
+    return list(zip(outcome.answers, outcome.job.batches, strict=True))
+
+
+def _parties(outcome: Outcome) -> list[dict[str, Any]]:
+    found: dict[str, PartyReport] = {}
+    for answer in outcome.answers:
+        for report in (*answer.reports, *answer.reports[0].others):
+            before = found.get(report.role)
+            if before is None or report.peak_rss_bytes > before.peak_rss_bytes:
+                found[report.role] = report
+    return [
+        {"role": r.role, "pid": r.pid, "peak_rss_bytes": r.peak_rss_bytes}
+        for r in sorted(found.values(), key=lambda r: r.role)
+    ]
+
+
+def _links(answers: Sequence[Answer]) -> dict[str, LinkBytes]:
+    """Bytes by link over all inferences. Every link is counted at one end."""
+    total: dict[str, LinkBytes] = {}
+    for answer in answers:
+        first, second = answer.reports
+        counted = {
+            "server0_server1": first.links["server1"],
+            "dealer_server0": first.links["dealer"],
+            "dealer_server1": second.links["dealer"],
+            **answer.links,
+        }
+        for link, seen in counted.items():
+            before = total.get(link, LinkBytes(payload=0, wire=0))
+            total[link] = LinkBytes(payload=before.payload + seen.payload, wire=before.wire + seen.wire)
+    return total
+
+
+def _planned(answers: Sequence[Answer]) -> dict[str, int]:
+    planned: dict[str, int] = {}
+    for answer in answers:
+        for link, size in answer.plan.payload(answer.lowering.graph).items():
+            planned[link] = planned.get(link, 0) + size
+    return planned
+
+
+def _provision_links(model: ProvisionedModel) -> dict[str, Any]:
+    peer = model.reports[0].links["server1"]
+    return {name: b.model_dump() for name, b in {"server0_server1": peer, **model.links}.items()}
+
+
+def _operations(reports: Sequence[PartyReport]) -> list[dict[str, Any]]:
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for report in reports:
+        for o in report.operations:
+            entry = merged.setdefault(
+                (o.layer, o.op), {"layer": o.layer, "op": o.op, "rounds": 0, "bytes": 0, "seconds": 0.0}
+            )
+            entry["rounds"] += o.rounds
+            entry["bytes"] += o.bytes
+            entry["seconds"] += o.seconds
+    return list(merged.values())

@@ -1,0 +1,79 @@
+"""The model owner: shares a checkpoint's weights between the two servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from secformer_rt.clients.connection import OnProgress, Servers, await_report, ignore_progress
+from secformer_rt.errors import OutOfRangeError
+from secformer_rt.parties.manifest import Manifest
+from secformer_rt.parties.report import LinkBytes, PartyReport
+from secformer_rt.parties.shares import SharesOut
+from secformer_rt.scheduler.provisioning import encode_parameter
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionedModel:
+    """A model that both servers hold shares of."""
+
+    model_id: str
+    manifest: Manifest
+    reports: tuple[PartyReport, PartyReport]
+    links: dict[str, LinkBytes]
+    seconds: float
+
+
+def check_ranges(manifest: Manifest) -> None:
+    """Refuse a model whose calibrated values would leave the ranges that the protocols serve.
+
+    Raises:
+        OutOfRangeError: the sentence names the operation, what it reached, and the limit.
+    """
+    if manifest.calibration is None:
+        return
+    limit = float(1 << manifest.preset.fixed_point.range)
+    for node, quantities in manifest.calibration.ranges.items():
+        low, high = quantities.get("output", (0.0, 0.0))
+        reached = max(-low, high)
+        if node.endswith(".intermediate") and reached >= limit:
+            raise OutOfRangeError(
+                f"{node} reaches {reached:g}, and preset {manifest.preset.name!r} serves less than {limit:g}:"
+                " raise fixed_point.range."
+            )
+        if node.endswith(".scores") and reached >= 512:
+            raise OutOfRangeError(
+                f"{node} reaches {reached:g}, and attention scores must stay below 512:"
+                " this model is not supported."
+            )
+
+
+def provision(
+    servers: Servers,
+    manifest: Manifest,
+    parameters: Mapping[str, Tensor],
+    on_progress: OnProgress = ignore_progress,
+) -> ProvisionedModel:
+    """Share all parameters: server 0 expands its shares from a seed, server 1 is sent the rest.
+
+    Raises:
+        OutOfRangeError: a parameter does not fit its fixed-point format.
+        MismatchError: the servers run something else.
+        PeerLostError: a server has gone, or has lost the dealer or the other server.
+    """
+    began = time.perf_counter()
+    check_ranges(manifest)
+    graph, bits = manifest.parameters(), manifest.preset.fixed_point
+    description = manifest.model_dump_json().encode()
+    with servers.call("Provision", "model-owner", "provision", description, manifest) as (links, run_id):
+        shares = SharesOut(links)
+        for number, parameter in enumerate(graph.parameters):
+            words = encode_parameter(graph, parameter, parameters[parameter.name], bits)
+            shares.send(number, parameter.name, words)
+            on_progress("share", number + 1, len(graph.parameters))
+        reports = (await_report(links[0], on_progress), await_report(links[1], on_progress))
+        traffic = {f"client_{link.peer}": LinkBytes.of(link.traffic) for link in links}
+    return ProvisionedModel(run_id.hex(), manifest, reports, traffic, time.perf_counter() - began)

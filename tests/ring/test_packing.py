@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from secformer_rt.ring.packing import (
+    chunk_lookup,
+    pack_bits,
+    pack_words,
+    packed_size,
+    unpack_bits,
+    unpack_words,
+)
+from tests.ring.helpers import BACKENDS, EXTREMES, using, words
+
+elements = st.integers(-(2**63), 2**63 - 1) | st.sampled_from(EXTREMES)
+
+
+@given(st.lists(elements, max_size=20), st.integers(1, 64))
+def test_words_round_trip(values: list[int], bits: int) -> None:
+    x = torch.tensor(values, dtype=torch.int64)
+    size = -(-bits // 8)
+    wire = pack_words(x, bits)
+    assert wire.dtype == torch.uint8 and wire.shape == (packed_size(len(values), bits),)
+    expected = b"".join((v % 2**bits).to_bytes(size, "little") for v in values)
+    assert bytes(wire.tolist()) == expected
+    assert [v % 2**64 for v in unpack_words(wire, (len(values),), bits).tolist()] == [
+        v % 2**bits for v in values
+    ]
+
+
+@pytest.mark.parametrize("bits", [5, 8, 20, 32, 40, 57, 64])
+def test_long_and_strided_tensors(bits: int) -> None:
+    x = words(bits, 300, 131)
+    mask = 2**bits - 1 if bits < 64 else -1
+    for view in (x, x.T, x[::3, 1::2], x[:0], x.view(2, 150, 131)):
+        again = unpack_words(pack_words(view, bits), tuple(view.shape), bits)
+        assert torch.equal(again, view & mask)
+
+
+@given(st.integers(1, 64))
+def test_surplus_bits_are_ignored(bits: int) -> None:
+    buffer = torch.full((packed_size(3, bits),), 255, dtype=torch.uint8)
+    expected = 2**bits - 1 if bits < 64 else -1
+    assert unpack_words(buffer, (3, 1), bits).tolist() == [[expected]] * 3
+
+
+def test_whole_words_are_not_copied() -> None:
+    x = words(1, 3, 4)
+    wire = pack_words(x, 64)
+    assert wire.data_ptr() == x.data_ptr()
+    assert unpack_words(wire, (3, 4), 64).data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("bits", [16, 40, 61, 64])
+@pytest.mark.parametrize("offset", [1, 8])
+def test_a_buffer_may_start_anywhere(bits: int, offset: int) -> None:
+    x = words(2, 5)
+    data = bytearray(offset) + bytearray(pack_words(x, bits).numpy().tobytes())
+    mask = 2**bits - 1 if bits < 64 else -1
+    for buffer in (
+        torch.frombuffer(data, dtype=torch.uint8, offset=offset),
+        torch.frombuffer(data, dtype=torch.uint8)[offset:],
+    ):
+        assert torch.equal(unpack_words(buffer, (5,), bits), x & mask)
+
+
+@given(st.lists(st.integers(0, 1), max_size=40))
+def test_bits_round_trip(values: list[int]) -> None:
+    bits = torch.tensor(values, dtype=torch.uint8)
+    plane = pack_bits(bits)
+    padded = values + [0] * (-len(values) % 8)
+    expected = [int("".join(map(str, padded[i : i + 8])), 2) for i in range(0, len(padded), 8)]
+    assert plane.tolist() == expected
+    assert torch.equal(unpack_bits(plane, (len(values),)), bits)
+
+
+def test_bits_of_any_shape() -> None:
+    bits = (words(3, 5, 7) & 1).to(torch.uint8)
+    assert torch.equal(unpack_bits(pack_bits(bits.T), (7, 5)), bits.T)
+    assert pack_bits(torch.tensor(1, dtype=torch.uint8)).tolist() == [128]
+
+
+def slow_lookup(tables: Tensor, index: Tensor, first: int) -> tuple[list[list[int]], list[list[int]]]:
+    lt, eq = [], []
+    for table_row, index_row in zip(tables.tolist(), index.tolist(), strict=True):
+        lt_row, eq_row = [], []
+        for table, i in zip(table_row, index_row, strict=True):
+            bit = table >> i & 1
+            below = table >> (i - 1) & 1 if i else first
+            lt_row.append(bit)
+            eq_row.append(bit ^ below)
+        lt.append(lt_row)
+        eq.append(eq_row)
+    return lt, eq
+
+
+def check_lookup(rows: int, columns: int, seed: int, first: int) -> None:
+    tables = words(seed, rows, columns).to(torch.int16)
+    index = (words(seed + 1, rows, columns) >> 7 & 15).to(torch.uint8)
+    for planes, expected in zip(
+        chunk_lookup(tables, index, first), slow_lookup(tables, index, first), strict=True
+    ):
+        assert planes.dtype == torch.uint8 and planes.shape == (rows, -(-columns // 8))
+        for plane, row in zip(planes, expected, strict=True):
+            assert unpack_bits(plane, (columns,)).tolist() == row
+            assert torch.equal(plane, pack_bits(torch.tensor(row, dtype=torch.uint8)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(st.integers(0, 4), st.integers(0, 40), st.integers(0, 2**32), st.integers(0, 1))
+def test_chunk_lookup(backend: str, rows: int, columns: int, seed: int, first: int) -> None:
+    with using(backend):
+        check_lookup(rows, columns, seed, first)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("columns", [2047, 2048, 2049, 5001])
+def test_chunk_lookup_of_long_rows(backend: str, columns: int) -> None:
+    with using(backend):
+        check_lookup(2, columns, columns, 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_entry_of_a_table(backend: str) -> None:
+    index = torch.arange(16, dtype=torch.uint8).expand(4, 16)
+    tables = torch.tensor([0, -1, 0x5555, -0x8000], dtype=torch.int16)[:, None].expand(4, 16)
+    with using(backend):
+        lt, eq = chunk_lookup(tables, index, 0)
+    assert np.unpackbits(lt.numpy(), axis=1).tolist() == slow_lookup(tables, index, 0)[0]
+    assert np.unpackbits(eq.numpy(), axis=1).tolist() == slow_lookup(tables, index, 0)[1]
+
+
+def test_meta() -> None:
+    x = torch.empty(3, 5, dtype=torch.int64, device="meta")
+    wire = pack_words(x, 13)
+    assert wire.is_meta and wire.shape == (30,) and wire.dtype == torch.uint8
+    again = unpack_words(wire, (3, 5), 13)
+    assert again.is_meta and again.shape == (3, 5) and again.dtype == torch.int64
+    plane = pack_bits(x.to(torch.uint8))
+    assert plane.is_meta and plane.shape == (2,) and plane.dtype == torch.uint8
+    bits = unpack_bits(plane, (3, 5))
+    assert bits.is_meta and bits.shape == (3, 5) and bits.dtype == torch.uint8
+    real = torch.zeros(3, 5, dtype=torch.uint8)
+    for planes in chunk_lookup(x.to(torch.int16), real, 1):
+        assert planes.is_meta and planes.shape == (3, 1) and planes.dtype == torch.uint8
+
+
+def test_wrong_arguments() -> None:
+    byte, word = torch.zeros(9, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64)
+    with pytest.raises(ValueError, match="bits"):
+        pack_words(word, 65)
+    with pytest.raises(ValueError, match="take 8 bytes, not 9"):
+        unpack_words(byte, (1,), 64)
+    with pytest.raises(ValueError, match="take 1 bytes, not 9"):
+        unpack_bits(byte, (3,))
+    with pytest.raises(TypeError):
+        pack_words(byte, 8)
+    with pytest.raises(TypeError):
+        unpack_words(word, (9,), 64)
+    with pytest.raises(TypeError):
+        pack_bits(word)
+    table, index = torch.zeros(1, 2, dtype=torch.int16), torch.zeros(1, 2, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="first"):
+        chunk_lookup(table, index, 2)
+    with pytest.raises(ValueError, match="shape"):
+        chunk_lookup(table, index[:, :1], 0)

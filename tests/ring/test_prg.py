@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import hmac
+import math
+import pickle
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secformer_rt.ring.prg import Prg, SecretSeed
+
+SEED = SecretSeed(bytes(range(32)))
+
+
+def hkdf(secret: bytes, *labels: str) -> bytes:
+    """HKDF-SHA256 to 32 bytes (RFC 5869), independently of the library under test."""
+    info = b"".join(len(label.encode()).to_bytes(4, "big") + label.encode() for label in labels)
+    key = hmac.new(bytes(32), secret, hashlib.sha256).digest()
+    return hmac.new(key, info + b"\x01", hashlib.sha256).digest()
+
+
+def keystream(purpose: str, n: int) -> bytes:
+    key = hkdf(SEED.reveal(), "secformer-rt ring v1", "prg", purpose)
+    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(n))
+
+
+def test_the_stream_is_frozen() -> None:
+    prg = Prg(SEED, "test")
+    assert bytes(prg.bytes(5).tolist()).hex() == "186b09a034"
+    assert prg.words((2,)).tolist() == [6096394772172420438, -967154525101254832]
+    assert prg.words((1, 3), bits=20).tolist() == [[461222, 81043, 304864]]
+    assert (
+        SEED.derive("a", "b").reveal().hex()
+        == "8ff9e0fb2c916f320a33afb691e11027b2636ce06deec90cca51d079662d9024"
+    )
+
+
+def test_the_stream_is_what_its_description_says() -> None:
+    expected = keystream("p", 2_000_000)
+    prg = Prg(SEED, "p")
+    got = b"".join(prg.bytes(n).numpy().tobytes() for n in (0, 1, 15, 16, 17, 1_000_000, 0, 999_951))
+    assert got == expected
+
+
+@given(st.lists(st.integers(0, 4), max_size=3), st.integers(1, 64))
+def test_words_are_little_endian_and_masked(shape: list[int], bits: int) -> None:
+    size = -(-bits // 8)
+    words = Prg(SEED, "w").words(tuple(shape), bits)
+    stream = keystream("w", size * words.numel())
+    values = [int.from_bytes(stream[i : i + size], "little") % 2**bits for i in range(0, len(stream), size)]
+    assert words.shape == tuple(shape) and words.dtype == torch.int64
+    assert [w % 2**64 for w in words.flatten().tolist()] == values
+
+
+def test_reads_are_sequential() -> None:
+    prg = Prg(SEED, "s")
+    first, planes, words = prg.bytes(3), prg.planes((2, 5)), prg.words((4,), 12)
+    stream = keystream("s", 3 + 10 + 8)
+    assert bytes(first.tolist()) == stream[:3]
+    assert planes.shape == (2, 5) and bytes(planes.flatten().tolist()) == stream[3:13]
+    expected = [int.from_bytes(stream[i : i + 2], "little") % 4096 for i in range(13, 21, 2)]
+    assert words.tolist() == expected
+
+
+def test_results_are_not_shared() -> None:
+    prg = Prg(SEED, "s")
+    one, two = prg.words((8,)), prg.words((8,))
+    before = two.clone()
+    one.zero_()
+    assert torch.equal(two, before)
+
+
+def test_purposes_and_seeds_give_different_streams() -> None:
+    seeds = [SEED, SEED.derive(), SEED.derive("a"), SEED.derive("b"), SecretSeed.fresh(), SecretSeed.fresh()]
+    streams = {tuple(Prg(seed, purpose).words((4,)).tolist()) for seed in seeds for purpose in ("", "a", "b")}
+    assert len(streams) == 18
+
+
+def test_info_is_unambiguous() -> None:
+    derived = [
+        SEED.derive(*info).reveal()
+        for info in ((), ("",), ("ab", "c"), ("a", "bc"), ("abc",), ("a", "b", "c"))
+    ]
+    assert len(set(derived)) == len(derived)
+    assert SEED.derive("x") == SEED.derive("x")
+
+
+def test_bits_are_balanced() -> None:
+    words = Prg(SEED, "balance").words((4096,), bits=10)
+    assert int(words.min()) >= 0 and int(words.max()) < 1024
+    for bit in range(10):
+        share = float((words >> bit & 1).double().mean())
+        assert math.isclose(share, 0.5, abs_tol=0.05)
+
+
+def test_a_seed_does_not_show() -> None:
+    secret = SEED.reveal()
+    for text in (repr(SEED), str(SEED), f"{SEED}", f"{[SEED]}", repr(Prg(SEED, "purpose"))):
+        assert secret.hex() not in text and repr(secret) not in text and "\\x" not in text
+    for thing in (SEED, Prg(SEED, "purpose")):
+        with pytest.raises(TypeError, match="pickled"):
+            pickle.dumps(thing)
+        with pytest.raises(TypeError, match="copied"):
+            copy.deepcopy(thing)
+    assert not hasattr(SEED, "__dict__")
+
+
+def test_seeds_compare_without_a_hash() -> None:
+    assert SecretSeed(bytes(32)) == SecretSeed(bytes(32))
+    assert SecretSeed(bytes(32)) != SEED
+    assert SEED.reveal() != SEED
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(SEED)
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="32 bytes, not 31"):
+        SecretSeed(bytes(31))
+    with pytest.raises(ValueError, match="bits"):
+        Prg(SEED, "p").words((1,), bits=65)
+    with pytest.raises(ValueError, match="bits"):
+        Prg(SEED, "p").words((1,), bits=0)
