@@ -116,7 +116,7 @@ def _deal(plan: Plan, parameter: Callable[[str], Tensor]) -> tuple[list[SecretSe
 def run_protocol(
     build: Callable[[int, list[Secret]], Protocol[Any]], *values: tuple[Tensor, int] | tuple[Tensor, int, int]
 ) -> Outcome:
-    """Share float tensors (value, fraction bits[, ring]), run a protocol on them, check it against its plan."""
+    """Share float tensors (value, fraction bits[, ring]), run a protocol, check it against its plan."""
     meta = [
         Secret(0, torch.empty(v[0].shape, dtype=torch.int64, device="meta"), v[1], *v[2:]) for v in values
     ]

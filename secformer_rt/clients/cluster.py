@@ -87,7 +87,16 @@ class LocalCluster:
         return {role: member.process.pid for role, member in self._members.items()}
 
     def _start(self, role: Role, config: Path) -> None:
-        command = [sys.executable, "-m", "secformer_rt", "party", role, "--config", str(config), "--watch-stdin"]
+        command = [
+            sys.executable,
+            "-m",
+            "secformer_rt",
+            "party",
+            role,
+            "--config",
+            str(config),
+            "--watch-stdin",
+        ]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

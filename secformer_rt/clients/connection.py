@@ -113,4 +113,3 @@ def await_report(link: Link, on_progress: OnProgress) -> PartyReport:
                 return PartyReport.model_validate_json(data)
         except ValueError as error:
             raise DesyncError(f"{link.peer} sent a report that is not valid.") from error
-

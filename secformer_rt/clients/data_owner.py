@@ -88,21 +88,20 @@ class DataOwner:
             batch.padded,
             self._tables,
         )
-        request = Request(
-            model_id=self._model_id, batch=batch.size, tokens=batch.tokens, masked=batch.padded
-        )
+        request = Request(model_id=self._model_id, batch=batch.size, tokens=batch.tokens, masked=batch.padded)
         lowering, plan = self._plans.get(manifest, request)
         bits, graph = manifest.preset.fixed_point, lowering.graph
         description = request.model_dump_json().encode()
-        with self._servers.call(
-            "Infer", "data-owner", "infer", description, manifest, plan.digest()
-        ) as (links, _):
+        with self._servers.call("Infer", "data-owner", "infer", description, manifest, plan.digest()) as (
+            links,
+            _,
+        ):
             shares = SharesOut(links)
             for number, wire in enumerate(graph.inputs):
                 shares.send(number, wire.name, encode_input(wire, inputs[wire.name], bits))
             reports = (await_report(links[0], on_progress), await_report(links[1], on_progress))
-            (wire,) = graph.outputs
-            shape, frac = graph.shapes[wire], plan.output_fracs[wire]
+            (output,) = graph.outputs
+            shape, frac = graph.shapes[output], plan.output_fracs[output]
             words = receive_words(links[0], 0, shape) + receive_words(links[1], 0, shape)
             traffic = {f"client_{link.peer}": LinkBytes.of(link.traffic) for link in links}
         seconds = time.perf_counter() - began

@@ -152,7 +152,9 @@ def run_job(
     oracle, exact = [], []
     for answer in answers:
         graph = answer.lowering.graph
-        oracle.append(_result(execute(graph, job.parameters, answer.inputs, preset, calibration), graph.outputs))
+        oracle.append(
+            _result(execute(graph, job.parameters, answer.inputs, preset, calibration), graph.outputs)
+        )
         exact.append(
             _result(execute(graph, job.parameters, answer.inputs, dtype=torch.float32), graph.outputs)
         )

@@ -70,7 +70,9 @@ def calibrate(
         masked = batch.padded
         graph = build_bert(arch, batch.size, batch.tokens, masked=masked, embedding="private")
         inputs = client_inputs(arch, "private", batch.token_ids, batch.type_ids, batch.lengths, masked)
-        execute(graph, parameters, inputs, measured, observe=observe, keep_outputs_only=True)
+        execute(
+            graph, parameters, inputs, measured, observe=observe, dtype=torch.float32, keep_outputs_only=True
+        )
         if progress is not None:
             progress(count)
     if not seen:

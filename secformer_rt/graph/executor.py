@@ -115,11 +115,11 @@ class _Run:
 
     def apply(self, node: Node) -> Tensor:
         x, *others = (self.wires[name] for name in node.inputs)
+        if isinstance(node.op, Embed):
+            return _rows(x, self.parameters[node.parameters[0]], self.dtype)
         # One node at a time: a large model need not be held twice.
         weights = [self.parameters[name].to(self.dtype) for name in node.parameters]
         match node.op:
-            case Embed():
-                return x @ weights[0]
             case AddRows(start):
                 return x + weights[0][start : start + x.shape[-2]]
             case Linear():
@@ -191,6 +191,14 @@ class _Run:
         # The mask stays: it decides what is reported.
         if name != self.mask:
             del self.wires[name]
+
+
+def _rows(selection: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
+    """Selection (B, T, V) times table (V, H), reading only the rows that are selected."""
+    batch, token, row = selection.nonzero(as_tuple=True)
+    chosen = table[row].to(dtype) * selection[batch, token, row, None]
+    total = torch.zeros((*selection.shape[:-1], table.shape[1]), dtype=dtype)
+    return total.index_put_((batch, token), chosen, accumulate=True)
 
 
 def _weighted_mean(x: Tensor, weights: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Rendezvous, Visit
 from secformer_rt.parties.report import PartyReport
 from secformer_rt.parties.settings import Settings
+from secformer_rt.ring.buffers import as_bytes
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.scheduler.randomness import corrections, parameter_mask
 from secformer_rt.transport import wire_pb2
@@ -140,7 +141,7 @@ class _Blocks:
     def flush(self) -> None:
         """Send what is queued."""
         if self._size:
-            self._link.send(self._number, *(memoryview(part.numpy()) for part in self._parts))
+            self._link.send(self._number, *(as_bytes(part) for part in self._parts))
             self._number += 1
             self._parts, self._size = [], 0
 
@@ -148,7 +149,7 @@ class _Blocks:
 def receive_corrections(link: Link, total: int) -> Tensor:
     """A server's end of :class:`_Blocks`: everything that the dealer sends for one run (uint8)."""
     received = torch.empty(total, dtype=torch.uint8)
-    target = memoryview(received.numpy())
+    target = as_bytes(received)
     for number, start in enumerate(range(0, total, BLOCK)):
         link.receive_into(number, target[start : start + BLOCK])
     return received

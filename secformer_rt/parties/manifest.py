@@ -91,7 +91,15 @@ def make_hello(
     )
 
 
-_COMPARED = ("protocol_version", "purpose", "run_id", "preset", "fixed_point", "manifest_digest", "plan_digest")
+_COMPARED = (
+    "protocol_version",
+    "purpose",
+    "run_id",
+    "preset",
+    "fixed_point",
+    "manifest_digest",
+    "plan_digest",
+)
 
 
 def compare(mine: wire_pb2.Hello, theirs: wire_pb2.Hello, expected_role: str) -> None:

@@ -86,9 +86,7 @@ class ComputeServer:
         request = parse(Request, description, client.peer)
         provisioned = self._models.get(request.model_id)
         if provisioned is None:
-            raise MismatchError(
-                f"{self._around.role} holds no model {request.model_id}: provision it again."
-            )
+            raise MismatchError(f"{self._around.role} holds no model {request.model_id}: provision it again.")
         lowering, plan = provisioned.plans.get(provisioned.manifest, request)
         mine = self._agree(client, hello, "infer", provisioned.manifest, "data-owner", plan.digest())
         with open_session(self._around, client, mine, description) as session, torch.inference_mode():

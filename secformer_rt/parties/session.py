@@ -88,9 +88,7 @@ def open_session(
             raise
 
 
-def _join_peer(
-    around: Neighbours, stack: ExitStack, mine: wire_pb2.Hello
-) -> tuple[Link, wire_pb2.Hello]:
+def _join_peer(around: Neighbours, stack: ExitStack, mine: wire_pb2.Hello) -> tuple[Link, wire_pb2.Hello]:
     """The link to the other server, and its hello: server 1 calls, server 0 is called."""
     wait_s = around.settings.timeouts.progress_s
     if around.peer is None:

@@ -1,12 +1,12 @@
-"""How a client's tensors reach the servers: server 0 expands its shares from a seed, server 1 is sent its own."""
+"""How a client's tensors reach the servers: one expands its shares from a seed, the other is sent its own."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from secformer_rt.graph.ir import Shape
+from secformer_rt.ring.buffers import as_bytes
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
@@ -27,7 +27,7 @@ class SharesOut:
     def send(self, number: int, name: str, words: Tensor) -> None:
         """Share one tensor. Its name keeps its keystream apart; ``number`` is the message's tag."""
         share = words - _expanded(self._seed, name, tuple(words.shape))
-        self._servers[1].send(number, memoryview(share.contiguous().numpy()))
+        self._servers[1].send(number, as_bytes(share))
 
 
 class SharesIn:
@@ -49,11 +49,10 @@ class SharesIn:
 def receive_words(link: Link, tag: int, shape: Shape) -> Tensor:
     """A tensor of ring words (int64) that the peer sends as one message."""
     words = torch.empty(shape, dtype=torch.int64)
-    # A tensor without elements has no memory to receive into.
-    link.receive_into(tag, memoryview(words.numpy().reshape(-1).view(np.uint8)))
+    link.receive_into(tag, as_bytes(words))
     return words
 
 
 def send_words(link: Link, tag: int, words: Tensor) -> None:
     """Send ring words (int64) as one message."""
-    link.send(tag, memoryview(words.contiguous().numpy()))
+    link.send(tag, as_bytes(words))

@@ -221,9 +221,7 @@ def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...
     return [_and(server, opened, shares, term) for term in terms]
 
 
-def _and(
-    server: int, opened: Tensor, shares: dict[tuple[int, ...], Tensor], term: tuple[int, ...]
-) -> Tensor:
+def _and(server: int, opened: Tensor, shares: dict[tuple[int, ...], Tensor], term: tuple[int, ...]) -> Tensor:
     """This server's XOR share of one product; the all-public monomial falls to server 0."""
     result = shares[term]
     if result.is_meta:

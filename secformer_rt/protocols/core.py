@@ -35,14 +35,14 @@ T = TypeVar("T")
 
 
 class Dealt(NamedTuple):
-    """What a server holds of one correlation: its index in the plan and its share of each field."""
+    """What a server holds of one correlation: its number in the plan and its share of each field."""
 
-    index: int
+    number: int
     shares: tuple[Tensor, ...]
 
     def ref(self, position: int) -> Ref:
         """Name a field, so that later correlations can build on it."""
-        return Ref(self.index, position)
+        return Ref(self.number, position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,24 @@ def shapes_only(*forms: Form) -> bool:
     return any(term.share is not None and term.share.is_meta for form in forms for term in form.terms)
 
 
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that element-wise arithmetic on these shapes results in."""
+    result: list[int] = []
+    for shape in shapes:
+        result = [1] * (len(shape) - len(result)) + result
+        for axis, size in enumerate(reversed(shape), start=1):
+            if size != 1:
+                result[-axis] = size
+    return tuple(result)
+
+
 def without_values(*forms: Form) -> Tensor:
     """What element-wise arithmetic on forms without values results in.
 
     torch can tell as well, but takes its time: a plan would need half a minute.
     """
     tensors = (t for form in forms for term in form.terms for t in (term.coefficient, term.share))
-    shape = torch.broadcast_shapes(*(t.shape for t in tensors if isinstance(t, Tensor)))
+    shape = broadcast(*(t.shape for t in tensors if isinstance(t, Tensor)))
     return torch.empty(shape, dtype=torch.int64, device="meta")
 
 

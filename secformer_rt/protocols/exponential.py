@@ -93,9 +93,9 @@ def exponential(y: Opened, *, clip: int, bits: int) -> Protocol[Secret]:
     drop = y.frac - 4
     # Values within 2^drop of the lower end could be taken for values of the upper end: clear them too.
     margin = 2 << drop
-    wrap, (clear, u) = yield from parallel(
-        _wrap(shifted, low, drop), _clear(shifted, margin, bits, drop, low)
-    )
+    wrap, clear = yield from parallel(_wrap(shifted, low, drop), _clear(shifted, margin, bits, drop))
+    dealt = yield from deal(ExponentialMask(y.mask, tuple(y.public.shape), low, y.frac))
+    u = Form(y.server, (Term(1, 0, dealt.ref(0), dealt.shares[0]),), MASK_FRAC)
     index = shifted.public & ((1 << low) - 1)
     plain, wrapped = (table.to(index.device)[index] for table in _factors(low, y.frac))
     keep = clear.scaled(-1).plus(1)
@@ -108,9 +108,6 @@ def _wrap(y: Opened, low: int, drop: int) -> Protocol[Form]:
     return (yield from arithmetic(y.server, bits))
 
 
-def _clear(y: Opened, margin: int, bits: int, drop: int, low: int) -> Protocol[tuple[Form, Form]]:
-    shape = tuple(y.public.shape)
-    dealt = yield from deal(ExponentialMask(y.mask, shape, low, y.frac))
+def _clear(y: Opened, margin: int, bits: int, drop: int) -> Protocol[Form]:
     below = yield from less_than(y, (margin,), bits=bits, drop=drop)
-    flag = yield from arithmetic(y.server, Bits(below.planes, shape))
-    return flag, Form(y.server, (Term(1, 0, dealt.ref(0), dealt.shares[0]),), MASK_FRAC)
+    return (yield from arithmetic(y.server, Bits(below.planes, tuple(y.public.shape))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from math import ceil, log2
 from typing import Literal
 
@@ -78,7 +79,7 @@ def _segments(
         return 1 / x if kind == "reciprocal" else x**-0.5
 
     lines = []
-    for a, b in zip(ends, ends[1:], strict=False):
+    for a, b in pairwise(ends):
         slope = (function(b) - function(a)) / (b - a)
         touch = (-slope) ** -0.5 if kind == "reciprocal" else (-2 * slope) ** (-2 / 3)
         gap = function(a) + slope * (touch - a) - function(touch)
@@ -115,7 +116,7 @@ def seeded(
     intercepts = [round(offset * 2 ** (slope_frac + frac)) for _, offset in lines]
 
     def differences(values: list[int]) -> torch.Tensor:
-        pairs = zip(values, values[1:], strict=False)
+        pairs = pairwise(values)
         return torch.tensor([a - b for a, b in pairs], dtype=torch.int64).reshape(steps).to(device)
 
     share = (selected.share * differences(slopes)).sum(0) + x.share * slopes[-1]

@@ -29,7 +29,7 @@ class Gain:
     mask_share: Tensor
 
     def form(self, server: int) -> Form:
-        """gamma as a form: F - S."""
+        """Gamma as a form: F - S."""
         return Form(server, (Term(self.public), Term(-1, 0, Ref(self.name, 0), self.mask_share)), self.frac)
 
     def __repr__(self) -> str:

@@ -62,7 +62,9 @@ class WeightProduct(Correlation):
         """The product of the masks."""
         return [matmul(inputs[0], inputs[1])]
 
-    def prepare(self, shares: list[Tensor], masks: list[Tensor], weights: Mapping[str, Weight]) -> list[Tensor]:
+    def prepare(
+        self, shares: list[Tensor], masks: list[Tensor], weights: Mapping[str, Weight]
+    ) -> list[Tensor]:
         """Subtract R F, offline."""
         weight = weights[str(self.weight.deal)]
         return [shares[0].sub_(matmul_packed(masks[0], weight.public))]
@@ -99,7 +101,7 @@ class MatrixProduct(Correlation):
 
 
 def linear(x: Secret, weight: Weight) -> Protocol[Secret]:
-    """x (..., K) times a provisioned weight (K, N), with the fraction bits of both.
+    """X (..., K) times a provisioned weight (K, N), with the fraction bits of both.
 
     With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online.
 
@@ -114,7 +116,7 @@ def linear(x: Secret, weight: Weight) -> Protocol[Secret]:
 
 
 def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False) -> Protocol[Secret]:
-    """x (..., M, K) times y (..., K, N), or y (..., N, K) transposed, with the fraction bits of both.
+    """X (..., M, K) times y (..., K, N), or y (..., N, K) transposed, with the fraction bits of both.
 
     With ``x = X - A`` and ``y = Y - B``: ``x y = X y - A Y + A B``.
 

@@ -139,7 +139,7 @@ class Lowering:
 
 
 def _reduced(x: Secret, room: int, frac: int) -> Protocol[Secret]:
-    """x as it is if it has at most ``room`` fraction bits, else truncated to ``frac``."""
+    """X as it is if it has at most ``room`` fraction bits, else truncated to ``frac``."""
     if x.frac <= room:
         return x
     if x.coarse is not None and x.coarse.frac <= room:
@@ -171,5 +171,3 @@ def _local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secre
         length = x.shape[1]
         return x.local(x.share.sum(1) * round(2**INPUT_FRAC / length), x.frac + INPUT_FRAC)
     raise TypeError(f"no protocol computes {type(op).__name__}")
-
-

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product as combinations
 
-from torch import Tensor, broadcast_shapes
+from torch import Tensor
 
 from secformer_rt.protocols.core import (
     Form,
     Protocol,
     Secret,
     Term,
+    broadcast,
     deal,
     parallel,
     shapes_only,
@@ -90,10 +91,7 @@ def product(*forms: Form) -> Protocol[Secret]:
         dealt = yield from deal(
             Products(
                 tuple(dealt_keys),
-                tuple(
-                    tuple(broadcast_shapes(*(_share(singles[ref]).shape for ref in key)))
-                    for key in dealt_keys
-                ),
+                tuple(broadcast(*(tuple(_share(singles[ref]).shape) for ref in key)) for key in dealt_keys),
                 tuple(ring - min(exponent for _, exponent in coefficients[key]) for key in dealt_keys),
             )
         )
@@ -121,7 +119,7 @@ def _share(term: Term) -> Tensor:
 
 
 def multiply(x: Secret, y: Secret) -> Protocol[Secret]:
-    """x times y, element by element, with the fraction bits of both.
+    """X times y, element by element, with the fraction bits of both.
 
     Cost: 1 round, 0 if both were opened; 8 bytes an element and operand each way; dealer: see
     :func:`product`.

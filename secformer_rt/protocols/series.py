@@ -141,9 +141,7 @@ def saturating_series(x: Opened, choice: FourierErf, *, bits: int) -> Protocol[S
     """
     cut = round(choice.cut * 2**x.frac)
     drop = max(0, bits - 1 - 4 * LAST_RADIX)  # one round
-    below, series = yield from parallel(
-        _below(x, (-cut, cut), bits, drop), _series_form(x, choice)
-    )
+    below, series = yield from parallel(_below(x, (-cut, cut), bits, drop), _series_form(x, choice))
     inside = yield from product(below, series)
     flags = evaluate(below).share
     share = inside.share[1] - inside.share[0] - ((flags[0] + flags[1]) << inside.frac)
@@ -177,7 +175,7 @@ def gelu(x: Secret, choice: FourierErf, *, frac: int, bits: int) -> Protocol[Sec
 
 
 def tanh(x: Secret, choice: FourierErf, *, frac: int, bits: int) -> Protocol[Secret]:
-    """tanh by its own series. Cost: 3 rounds: x's truncation and two for the series."""
+    """Tanh by its own series. Cost: 3 rounds: x's truncation and two for the series."""
     x = yield from truncate(x, frac)
     opened = yield from open_elementwise(x)
     return (yield from saturating_series(opened, choice, bits=bits))

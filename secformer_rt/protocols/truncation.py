@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, Term, deal, reveal, shapes_only, without_values
+from secformer_rt.protocols.core import (
+    Form,
+    Opened,
+    Protocol,
+    Secret,
+    Term,
+    deal,
+    reveal,
+    shapes_only,
+    without_values,
+)
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
 from secformer_rt.protocols.masking import open_elementwise
 
@@ -46,7 +56,7 @@ class TruncationMask(Correlation):
 
 
 def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
-    """x (int64, modulo ``2^ring``) shifted right as an unsigned number."""
+    """Shift x (int64, modulo ``2^ring``) right as an unsigned number."""
     if x.is_meta or (shift == 0 and ring == 64):
         return x
     return (x >> shift) & ((1 << (ring - shift)) - 1)

@@ -150,10 +150,10 @@ def multiply(
     spare = np.empty(tile_rows * tile_columns, np.int64)
     packed = np.empty(min(height, BLOCK_ROWS) * (block_depth + 1), np.int64)
     panel = panels if panels.size else np.empty(tile_columns * (block_depth + 1), np.int64)
-    c[:] = 0
     for g in range(c.shape[0]):
         for row in range(0, height, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, height - row)
+            c[g, row : row + rows] = 0
             for start in range(0, depth, BLOCK_DEPTH):
                 part = min(BLOCK_DEPTH, depth - start)
                 _pack_rows(a[g], row, rows, start, part, tile_rows, packed)

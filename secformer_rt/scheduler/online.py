@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol as Interface
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from secformer_rt.errors import DesyncError
 from secformer_rt.protocols.core import Dealt, Open
 from secformer_rt.protocols.correlations import Correlation
+from secformer_rt.ring.buffers import as_bytes, as_tensor
 from secformer_rt.ring.packing import pack_words, unpack_words
 from secformer_rt.scheduler.engine import Label
 from secformer_rt.scheduler.ledger import Ledger, opening_size
@@ -57,8 +56,8 @@ class ServerBackend:
         if number >= self._plan.rounds or self.ledger.rounds[-1] != self._plan.ledger.rounds[number]:
             raise DesyncError(f"Round {number} does not open what the plan says.")
         mine = [_packed(opening) for _, opening in openings]
-        self._link.send(number, *(memoryview(part.numpy()) for part in mine))
-        received = _tensor(self._link.receive(number, total))
+        self._link.send(number, *(as_bytes(part) for part in mine))
+        received = as_tensor(self._link.receive(number, total))
         results, offset = [], 0
         for _, opening in openings:
             size = opening_size(opening)
@@ -87,8 +86,3 @@ def _combine(opening: Open, received: Tensor) -> Tensor:
         return opening.share ^ received.reshape(opening.share.shape)
     total = opening.share + unpack_words(received, tuple(opening.share.shape), opening.bits)
     return total if opening.bits == 64 else total & ((1 << opening.bits) - 1)
-
-
-def _tensor(message: memoryview) -> Tensor:
-    words = np.frombuffer(message, dtype=np.uint8)
-    return torch.from_numpy(words if words.flags.writeable else words.copy())

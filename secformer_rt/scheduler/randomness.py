@@ -129,7 +129,7 @@ class Material:
 
     def _shares(self, index: int) -> list[Tensor]:
         correlation = self._plan.deals[index].correlation
-        local = iter(())
+        local: Iterator[Tensor] = iter(())
         if any(item.source is Source.LOCAL for item in correlation.fields):
             local = iter(correlation.local([self._share(ref) for ref in correlation.refs]))
         return [
