@@ -196,7 +196,12 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
         material.prepare(local.models[server])
         backends[server] = ServerBackend(plan, material, links[server])
         secrets = {name: Secret(server, s[server], fracs[name]) for name, s in shares.items()}
-        return Engine(backends[server]).run_graph(lowering, local.models[server], secrets, keep)
+        engine = Engine(backends[server])
+        outputs = engine.run_graph(lowering, local.models[server], secrets, keep)
+        assert plan.memory is not None
+        assert material.prepared_bytes == plan.memory[server].prepared
+        assert keep or engine.peak_wire_bytes == plan.memory[server].wires
+        return outputs
 
     outcome = Outcome(both(work), plan, backends, links, dealt)
     check_costs(outcome)

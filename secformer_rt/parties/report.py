@@ -50,6 +50,8 @@ class PartyReport(BaseModel):
     rounds: int = 0
     planned_rounds: int = 0
     planned_payload: dict[str, int] = {}
+    planned_tensor_bytes: int = 0  # corrections, prepared products and wires; see scheduler.plan.Memory
+    tensor_bytes: int = 0
     offline_s: float = 0.0
     online_s: float = 0.0
     operations: list[OperationReport] = []

@@ -157,11 +157,15 @@ class ComputeServer:
         session.peer.receive_control(wire_pb2.Accepted)
         ready = time.perf_counter()
         backend = ServerBackend(plan, material, session.peer, _teller(session.client, "online", plan.rounds))
-        outputs = Engine(backend).run_graph(lowering, model, inputs)
+        engine = Engine(backend)
+        outputs = engine.run_graph(lowering, model, inputs)
         done = time.perf_counter()
         report = PartyReport.of(self._around.role, _traffic(session, self._around))
         report.rounds, report.planned_rounds = len(backend.ledger.rounds), plan.rounds
         report.offline_s, report.online_s = ready - began, done - ready
+        assert plan.memory is not None
+        report.planned_tensor_bytes = plan.memory[server].total - plan.memory[server].weights
+        report.tensor_bytes = received.numel() + material.prepared_bytes + engine.peak_wire_bytes
         report.operations = _operations(backend.ledger)
         report.others = [dealer]
         self._report(session, report)

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from enum import Enum
 from math import prod
 from typing import NamedTuple
+from zlib import crc32
 
 from torch import Tensor
+
+from secformer_rt.ring.buffers import as_bytes
 
 Shape = tuple[int, ...]
 
@@ -90,3 +93,27 @@ class Correlation:
     def local(self, inputs: list[Tensor]) -> list[Tensor]:
         """Server only: its shares of the local fields from its shares of ``refs``."""
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class PublicConstants(Correlation):
+    """Nothing is dealt: this puts a checksum of public numbers into the plan.
+
+    Both servers multiply shares with the same public numbers; if floating point on two machines rounded
+    one of them differently, the product would be noise. So they must agree before anything runs.
+    """
+
+    checksum: int
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """None."""
+        return ()
+
+
+def constants(*tensors: Tensor) -> PublicConstants:
+    """The checksum of int64 tensors."""
+    checksum = 0
+    for tensor in tensors:
+        checksum = crc32(as_bytes(tensor), checksum)
+    return PublicConstants(checksum)

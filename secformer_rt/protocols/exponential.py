@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secformer_rt.protocols.comparison import arithmetic, borrow, less_than
 from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, Term, deal, parallel
-from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
+from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source, constants
 from secformer_rt.protocols.product import product
 
 MASK_FRAC = 42  # fraction bits of the dealt exp(-r): multiplied by up to exp(17) it keeps 17
@@ -95,6 +95,7 @@ def exponential(y: Opened, *, clip: int, bits: int) -> Protocol[Secret]:
     margin = 2 << drop
     wrap, clear = yield from parallel(_wrap(shifted, low, drop), _clear(shifted, margin, bits, drop))
     dealt = yield from deal(ExponentialMask(y.mask, tuple(y.public.shape), low, y.frac))
+    yield from deal(constants(*_factors(low, y.frac)))
     u = Form(y.server, (Term(1, 0, dealt.ref(0), dealt.shares[0]),), MASK_FRAC)
     index = shifted.public & ((1 << low) - 1)
     plain, wrapped = (table.to(index.device)[index] for table in _factors(low, y.frac))

@@ -12,7 +12,8 @@ import torch
 from secformer_rt.graph.goldschmidt import Deflation
 from secformer_rt.graph.preset import Seeded
 from secformer_rt.protocols.comparison import arithmetic, less_than
-from secformer_rt.protocols.core import Form, Protocol, Secret, parallel
+from secformer_rt.protocols.core import Form, Protocol, Secret, deal, parallel
+from secformer_rt.protocols.correlations import constants
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import evaluate, truncate, truncate_many
 
@@ -107,7 +108,8 @@ def seeded(
     assert opened is not None
     bits = min(opened.ring, ceil(log2(high)) + frac + 3)
     drop = max(0, int(log2(low / choice.segments) + frac) - 4)
-    flags = yield from less_than(opened, tuple(round(t * 2**frac) for t in ends), bits=bits, drop=drop)
+    thresholds = tuple(round(t * 2**frac) for t in ends)
+    flags = yield from less_than(opened, thresholds, bits=bits, drop=drop)
     form = yield from arithmetic(x.server, flags)
     selected = yield from product(form, opened.form)
 
@@ -115,9 +117,10 @@ def seeded(
     slopes = [round(slope * 2**slope_frac) for slope, _ in lines]
     intercepts = [round(offset * 2 ** (slope_frac + frac)) for _, offset in lines]
 
+    yield from deal(constants(torch.tensor([*thresholds, *slopes, *intercepts])))
+
     def differences(values: list[int]) -> torch.Tensor:
-        pairs = pairwise(values)
-        return torch.tensor([a - b for a, b in pairs], dtype=torch.int64).reshape(steps).to(device)
+        return torch.tensor([a - b for a, b in pairwise(values)]).reshape(steps).to(device)
 
     share = (selected.share * differences(slopes)).sum(0) + x.share * slopes[-1]
     share = share + (evaluate(form).share * differences(intercepts)).sum(0)

@@ -14,7 +14,15 @@ from secformer_rt.graph.approximations import series_of
 from secformer_rt.graph.preset import FourierErf
 from secformer_rt.protocols.comparison import LAST_RADIX, arithmetic, less_than
 from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, deal, parallel
-from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
+from secformer_rt.protocols.correlations import (
+    Correlation,
+    Field,
+    PublicConstants,
+    Ref,
+    Shape,
+    Source,
+    constants,
+)
 from secformer_rt.protocols.masking import open_elementwise, open_masked
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import evaluate, truncate
@@ -48,6 +56,11 @@ def _public_table(period: int, coefficients: tuple[float, ...]) -> Tensor:
     cosines, sines = waves.chunk(2, dim=1)
     beta = torch.tensor(coefficients, dtype=torch.float64)
     return _fixed(torch.cat([beta * sines, -beta * cosines], dim=1)).contiguous()
+
+
+@lru_cache(maxsize=8)
+def _checksum(period: int, coefficients: tuple[float, ...]) -> PublicConstants:
+    return constants(_public_table(period, coefficients))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +126,8 @@ def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Pr
             "up to a larger cut."
         )
     units = round(period * 2**x.frac)
+    table = _public_table(units, coefficients)
+    yield from deal(_checksum(units, coefficients))
     shape = tuple(x.public.shape)
     correlation = Harmonics(x.mask, x.bit, shape, x.ring, units, len(coefficients))
     dealt = yield from deal(correlation)
@@ -126,7 +141,7 @@ def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Pr
     else:
         words = words[:, 0]
     index = torch.remainder(x.public.reshape(-1), units)
-    total = harmonic_sum(index, _public_table(units, coefficients).to(words.device), words)
+    total = harmonic_sum(index, table.to(words.device), words)
     return Secret(x.server, total.reshape(shape), 2 * WAVE_FRAC, SERIES_RING)
 
 

@@ -62,6 +62,8 @@ class Engine:
         self._openings: list[tuple[_Task, Open]] = []
         self._waiting: list[_Task] = []
         self.rounds = 0
+        self.wire_bytes = 0  # shares on the graph's wires: now
+        self.peak_wire_bytes = 0  # and at most
 
     def run(self, protocol: Protocol[T], label: Label) -> T:
         """Run one protocol to its end and return its result."""
@@ -76,6 +78,8 @@ class Engine:
         """Run a graph; returns its outputs, or every wire if ``keep``."""
         graph = lowering.graph
         wires = dict(inputs)
+        for secret in inputs.values():
+            self._hold(_size(secret))
         readers = _readers(graph)
         missing = {node.name: len(set(node.inputs) - wires.keys()) for node in graph.nodes}
         nodes = {node.name: node for node in graph.nodes}
@@ -91,10 +95,11 @@ class Engine:
 
         def finish(name: str, result: Secret) -> None:
             wires[name] = result
+            self._hold(_size(result))
             for wire in set(nodes[name].inputs):
                 uses[wire] -= 1
                 if uses[wire] == 0 and not keep:
-                    del wires[wire]
+                    self._hold(-_size(wires.pop(wire)))
             for reader in readers.get(name, ()):
                 missing[reader] -= 1
                 if missing[reader] == 0:
@@ -104,6 +109,10 @@ class Engine:
             start(name)
         self._drain()
         return wires if keep else {wire: wires[wire] for wire in graph.outputs}
+
+    def _hold(self, change: int) -> None:
+        self.wire_bytes += change
+        self.peak_wire_bytes = max(self.peak_wire_bytes, self.wire_bytes)
 
     def _start(self, protocol: Protocol[Any], label: Label, done: Callable[[Any], None]) -> None:
         self._ready.append((_Task(protocol, label, done), None))
@@ -162,6 +171,10 @@ class Engine:
 
         for position, protocol in enumerate(request.protocols):
             self._start(protocol, label, join(position))
+
+
+def _size(secret: Secret) -> int:
+    return 8 * secret.share.numel()
 
 
 def _readers(graph: Graph) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from secformer_rt.graph.ir import Graph, ParameterKind
 from secformer_rt.protocols.core import Dealt, Open, Protocol, Secret
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
 from secformer_rt.protocols.layernorm import Gain
-from secformer_rt.protocols.linear import Weight
+from secformer_rt.protocols.linear import Weight, WeightProduct
 from secformer_rt.protocols.lowering import Lowering, Model, input_frac, parameter_frac
 from secformer_rt.ring.kernels import pack
 from secformer_rt.scheduler.engine import Engine, Label
@@ -35,6 +35,26 @@ class PlannedDeal:
         return sum(f.size for f in self.correlation.fields if f.source is Source.DERIVED)
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of tensors that one server holds for one inference; a process needs some 0.5 GB beside them.
+
+    ``weights`` are two words for each element of a matrix or gain (its public form and this server's share)
+    and one for an offset, ``received`` the corrections, ``prepared`` the products computed ahead, ``wires``
+    the shares on the graph's wires at the worst moment. The last three are what a run measures.
+    """
+
+    weights: int
+    received: int
+    prepared: int
+    wires: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.received + self.prepared + self.wires
+
+
 @dataclass(slots=True)
 class Plan:
     """The deals in the order in which they are taken, and the openings of every round."""
@@ -43,6 +63,7 @@ class Plan:
     ledger: Ledger = field(default_factory=Ledger)
     dealer_bytes: list[int] = field(default_factory=lambda: [0, 0])  # to server 0, to server 1
     output_fracs: dict[str, int] = field(default_factory=dict)  # fraction bits of the graph's outputs
+    memory: tuple[Memory, Memory] | None = None  # of server 0 and server 1
     description: str = ""
 
     @property
@@ -154,7 +175,20 @@ def plan_graph(lowering: Lowering) -> Plan:
         )
         for wire in graph.inputs
     }
-    outputs = Engine(planner).run_graph(lowering, meta_model(graph, lowering), inputs)
+    engine = Engine(planner)
+    outputs = engine.run_graph(lowering, meta_model(graph, lowering), inputs)
+    weights = sum(8 * prod(p.shape) * (1 if p.kind is ParameterKind.OFFSET else 2) for p in graph.parameters)
+    prepared = sum(
+        item.size
+        for planned in planner.plan.deals
+        if isinstance(planned.correlation, WeightProduct)
+        for item in planned.correlation.fields
+    )
+    received = planner.plan.dealer_bytes
+    planner.plan.memory = (
+        Memory(weights, received[0], prepared, engine.peak_wire_bytes),
+        Memory(weights, received[1], prepared, engine.peak_wire_bytes),
+    )
     planner.plan.output_fracs = {wire: secret.frac for wire, secret in outputs.items()}
     calibration = lowering.calibration.model_dump_json() if lowering.calibration else ""
     planner.plan.description = f"{graph!r}\n{lowering.preset.model_dump_json()}\n{calibration}"

@@ -103,6 +103,7 @@ class Material:
         self._sent: dict[tuple[int, int], Tensor] = {}
         self._prepared: dict[int, tuple[Tensor, ...]] = {}
         self._next = 0
+        self.prepared_bytes = 0
         offset = 0
         for index, position, item in plan.corrections(server):
             self._sent[index, position] = received[offset : offset + item.size]
@@ -120,6 +121,7 @@ class Material:
                 masks = [self._share(ref) for ref in planned.correlation.prepared_from]
                 shares = planned.correlation.prepare(self._shares(index), masks, model.weights)
                 self._prepared[index] = tuple(shares)
+                self.prepared_bytes += sum(8 * share.numel() for share in shares)
 
     def take(self) -> tuple[int, tuple[Tensor, ...]]:
         """The index of the plan's next correlation and this server's shares of it."""
