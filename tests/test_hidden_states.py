@@ -1,8 +1,8 @@
 """Every hidden state of a real checkpoint under the paper's preset, against the plaintext executor.
 
 Each layer is held against its plaintext twin on the same input. Held against a plaintext run of all layers,
-errors would also measure how a checkpoint that was not trained with 2Quad, and a GeLU with a jump of 0.026 at its
-cut, amplify the last bits: docs/benchmarks.md has those figures.
+errors would also measure how a checkpoint that was not trained with 2Quad, and a GeLU with a jump of 0.026
+at its cut, amplify the last bits: docs/benchmarks.md has those figures.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from secformer_rt.transport.server import Handler, serve
 
 logger = logging.getLogger(__name__)
 
+SWITCH_S = 5e-4
+
 
 def run_party(role: Role, settings: Settings, *, watch_stdin: bool = False) -> None:
     """Serve until a signal says stop.
@@ -45,6 +47,8 @@ def run_party(role: Role, settings: Settings, *, watch_stdin: bool = False) -> N
     if watch_stdin:
         threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
     torch.set_num_threads(settings.threads)
+    # Threads that wait for the network should not wait for Python's usual 5 ms as well.
+    sys.setswitchinterval(SWITCH_S)
 
     with ExitStack() as stack:
         handlers = _handlers(role, settings, stack, stop)

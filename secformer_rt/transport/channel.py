@@ -34,6 +34,8 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Shares go to the peer and nowhere else, whatever the environment says about proxies.
+    ("grpc.enable_http_proxy", 0),
     # Two runs of one process must not find each other's connections in the pool.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -151,4 +153,6 @@ def _reason(error: grpc.RpcError) -> str:
         return "no answer"
     details = " ".join((error.details() or error.code().name).split())
     # The core's sentence repeats itself; what went wrong stands at its end.
-    return details.rsplit("Failed to connect to remote host: ", 1)[-1][:200]
+    for lead in ("last error: ", "Failed to connect to remote host: "):
+        details = details.rsplit(lead, 1)[-1]
+    return details[:200]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 DEFAULT_TIMEOUT_S: Final = 30.0
-DEFAULT_WINDOW_BYTES: Final = 256 << 20
+DEFAULT_WINDOW_BYTES: Final = 64 << 20
 LINGER_S: Final = 2.0
 """How long a goodbye may take to get through before the stream is torn down."""
 
@@ -35,7 +35,7 @@ class Link:
 
     One thread at a time receives. Sending never waits for the peer to receive, so both ends may send a
     message of any size and receive afterwards; only a sender that runs more than a window ahead waits.
-    A link that has raised stays broken: the run is over, and so is its randomness.
+    A link that has raised is good for `abort` and `close` only: the run is over, and so is its randomness.
 
     Attributes:
         timeout_s: How long neither end may make any progress while one waits for the other.
