@@ -66,11 +66,10 @@ class LocalCluster:
 
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="secformer-rt-")
-        config = Path(self._directory.name) / "deployment.yaml"
-        config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json")), encoding="utf-8")
+        self.config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json")), encoding="utf-8")
         try:
             for role in ("dealer", "server0", "server1"):
-                self._start(role, config)
+                self.start(role)
         except BaseException:
             self.stop()
             raise
@@ -86,7 +85,16 @@ class LocalCluster:
         """Process ids by role."""
         return {role: member.process.pid for role, member in self._members.items()}
 
-    def _start(self, role: Role, config: Path) -> None:
+    @property
+    def config(self) -> Path:
+        """The deployment's file, for as long as the cluster runs."""
+        assert self._directory is not None
+        return Path(self._directory.name) / "deployment.yaml"
+
+    def start(self, role: Role) -> None:
+        """Start one party, for the first time or after it has ended."""
+        if role in self._members:
+            self._end(self._members.pop(role), 0.0)
         command = [
             sys.executable,
             "-m",
@@ -94,7 +102,7 @@ class LocalCluster:
             "party",
             role,
             "--config",
-            str(config),
+            str(self.config),
             "--watch-stdin",
         ]
         process = subprocess.Popen(
@@ -127,8 +135,9 @@ class LocalCluster:
                 continue
             assert member.reader is not None
             member.reader.join(1.0)
-            if code < 0:
-                return PeerLostError(f"{role} was ended by signal {-code}: start the run again.")
+            if code <= 0:
+                how = f"ended by signal {-code}" if code else "stopped"
+                return PeerLostError(f"{role} was {how}: start the run again.")
             reason = member.last_line or f"it ended with exit code {code}."
             return error_for_exit_code(code)(f"{role}: {reason}")
         return None
@@ -143,6 +152,8 @@ class LocalCluster:
             deadline = time.monotonic() + 0.5
             while (cause := self.failure()) is None and time.monotonic() < deadline:
                 time.sleep(0.05)
+            if isinstance(cause, PeerLostError) and isinstance(error, PeerLostError):
+                cause = PeerLostError(f"{str(cause).rstrip('.')} ({str(error).rstrip('.')}).")
             if cause is not None:
                 raise cause from error
             raise
@@ -154,15 +165,20 @@ class LocalCluster:
             member.process.stdin.close()
         deadline = time.monotonic() + STOP_S
         for member in self._members.values():
-            try:
-                member.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                member.process.kill()
-                member.process.wait()
-            if member.reader is not None:
-                member.reader.join(1.0)
-            assert member.process.stderr is not None
-            member.process.stderr.close()
+            self._end(member, deadline - time.monotonic())
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
+
+    def _end(self, member: _Member, timeout_s: float) -> None:
+        try:
+            member.process.wait(max(0.0, timeout_s))
+        except subprocess.TimeoutExpired:
+            member.process.kill()
+            member.process.wait()
+        if member.reader is not None:
+            member.reader.join(1.0)
+        assert member.process.stdin is not None
+        assert member.process.stderr is not None
+        member.process.stdin.close()
+        member.process.stderr.close()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from secformer_rt.clients.connection import OnProgress, Servers, await_report, ignore_progress
-from secformer_rt.errors import BadInputError, MismatchError
+from secformer_rt.errors import BadInputError, DesyncError, MismatchError
 from secformer_rt.graph.batch import Batch
 from secformer_rt.graph.bert import client_inputs
 from secformer_rt.parties.manifest import Manifest, Request
@@ -22,6 +22,9 @@ from secformer_rt.ring.fixed_point import decode
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.provisioning import encode_input
 from secformer_rt.transport import wire_pb2
+from secformer_rt.transport.link import Link
+
+_MODELS = TypeAdapter(dict[str, Manifest])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,23 @@ def describe(servers: Servers) -> dict[str, Manifest]:
 
     Raises:
         MismatchError: the servers describe a model differently.
+        DesyncError: a server's description is not valid.
     """
     with servers.call("Infer", "data-owner", "describe", b"{}") as (links, _):
-        first, second = (json.loads(link.receive_control(wire_pb2.Report).json) for link in links)
-    common = {key: value for key, value in first.items() if key in second}
-    for key, value in common.items():
-        if value != second[key]:
+        first, second = (_models(link) for link in links)
+    common = {key: manifest for key, manifest in first.items() if key in second}
+    for key, manifest in common.items():
+        if manifest != second[key]:
             raise MismatchError(f"The servers do not agree on what model {key} is: do not use it.")
-    return {key: Manifest.model_validate(value) for key, value in common.items()}
+    return common
+
+
+def _models(link: Link) -> dict[str, Manifest]:
+    data = link.receive_control(wire_pb2.Report).json
+    try:
+        return _MODELS.validate_json(data)
+    except ValidationError as error:
+        raise DesyncError(f"{link.peer} describes its models in a way this version cannot read.") from error
 
 
 class DataOwner:

@@ -1,4 +1,4 @@
-"""The main job: three parties on this machine answer a private question, held against the plaintext model."""
+"""The main job: three parties answer a private question, held against the plaintext model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
-from secformer_rt.clients.connection import OnProgress, Servers, ignore_progress
+from secformer_rt.clients.connection import OnProgress, OnWait, Servers, ignore_progress
 from secformer_rt.clients.data_owner import Answer, DataOwner
 from secformer_rt.clients.model_owner import ProvisionedModel, provision
 from secformer_rt.errors import BadCheckpointError, BadInputError
@@ -125,70 +125,111 @@ def run_job(
     began = time.perf_counter()
     settings = settings or loopback_settings()
     with LocalCluster(settings, log) as cluster, cluster.watched():
-        # The parties start up meanwhile.
-        on_progress("calibrate", 0, len(job.calibration_batches))
-        calibration = calibrate(
-            job.architecture,
-            job.parameters,
-            job.calibration_batches,
-            preset,
-            progress=lambda done: on_progress("calibrate", done, len(job.calibration_batches)),
-        )
-        manifest = Manifest(
-            model=job.name,
-            architecture=job.architecture,
-            preset=preset,
-            calibration=calibration,
-            embedding=embedding,
-            labels=job.labels,
-            normalise=job.normalise,
-        )
-        with Servers(settings) as servers:
-            servers.wait_ready(lambda role, seconds, reason: _check(cluster, on_progress))
-            model = provision(servers, manifest, job.parameters, on_progress)
-            owner = DataOwner(servers, model.model_id, manifest, job.parameters)
-            answers = tuple(owner.infer(batch, on_progress) for batch in job.batches)
+
+        def check(role: str, seconds: float, reason: str) -> None:
+            on_progress("start", 0, 1)
+            if (failure := cluster.failure()) is not None:  # then waiting on is in vain
+                raise failure
+
+        # The parties start up while this process calibrates.
+        manifest = describe_job(job, preset, embedding, on_progress)
+        model, answers = _ask(job, manifest, settings, on_progress, check)
+    return _compare(job, manifest, model, answers, settings.insecure, began, on_progress)
+
+
+def run_job_on(
+    settings: Settings,
+    job: Job,
+    preset: Preset,
+    embedding: Embedding,
+    *,
+    on_progress: OnProgress = ignore_progress,
+) -> Outcome:
+    """The same against parties that run already, wherever they are.
+
+    Raises:
+        SecformerError: with one sentence.
+    """
+    began = time.perf_counter()
+    manifest = describe_job(job, preset, embedding, on_progress)
+    model, answers = _ask(job, manifest, settings, on_progress)
+    return _compare(job, manifest, model, answers, settings.insecure, began, on_progress)
+
+
+def describe_job(
+    job: Job, preset: Preset, embedding: Embedding, on_progress: OnProgress = ignore_progress
+) -> Manifest:
+    """Calibrate a job's model: what the parties are told of it.
+
+    Raises:
+        OutOfRangeError: a value is infinite or not a number under this preset.
+    """
+    on_progress("calibrate", 0, len(job.calibration_batches))
+    calibration = calibrate(
+        job.architecture,
+        job.parameters,
+        job.calibration_batches,
+        preset,
+        progress=lambda done: on_progress("calibrate", done, len(job.calibration_batches)),
+    )
+    return Manifest(
+        model=job.name,
+        architecture=job.architecture,
+        preset=preset,
+        calibration=calibration,
+        embedding=embedding,
+        labels=job.labels,
+        normalise=job.normalise,
+    )
+
+
+def _ask(
+    job: Job, manifest: Manifest, settings: Settings, on_progress: OnProgress, on_wait: OnWait | None = None
+) -> tuple[ProvisionedModel, tuple[Answer, ...]]:
+    with Servers(settings) as servers:
+        servers.wait_ready(on_wait)
+        model = provision(servers, manifest, job.parameters, on_progress)
+        owner = DataOwner(servers, model.model_id, manifest, job.parameters)
+        return model, tuple(owner.infer(batch, on_progress) for batch in job.batches)
+
+
+def _compare(
+    job: Job,
+    manifest: Manifest,
+    model: ProvisionedModel,
+    answers: tuple[Answer, ...],
+    insecure: bool,
+    began: float,
+    on_progress: OnProgress,
+) -> Outcome:
+    """Run the same in plaintext: with the preset's approximations, and as the model was trained."""
     on_progress("compare", 0, 1)
     oracle, exact = [], []
     for answer in answers:
-        graph = answer.lowering.graph
-        oracle.append(
-            _result(execute(graph, job.parameters, answer.inputs, preset, calibration), graph.outputs)
-        )
-        exact.append(
-            _result(execute(graph, job.parameters, answer.inputs, dtype=torch.float32), graph.outputs)
-        )
-    finish = _normalised if job.normalise else _as_it_is
+        graph, inputs = answer.lowering.graph, answer.inputs
+        same = execute(graph, job.parameters, inputs, manifest.preset, manifest.calibration)
+        oracle.append(_result(same, graph.outputs))
+        exact.append(_result(execute(graph, job.parameters, inputs, dtype=torch.float32), graph.outputs))
     return Outcome(
         job=job,
         manifest=manifest,
         model=model,
         answers=answers,
-        outputs=tuple(finish(answer.output) for answer in answers),
-        oracle=tuple(map(finish, oracle)),
-        exact=tuple(map(finish, exact)),
-        insecure=settings.insecure,
+        outputs=tuple(as_used(manifest, answer.output) for answer in answers),
+        oracle=tuple(as_used(manifest, output) for output in oracle),
+        exact=tuple(as_used(manifest, output) for output in exact),
+        insecure=insecure,
         total_s=time.perf_counter() - began,
     )
 
 
-def _check(cluster: LocalCluster, on_progress: OnProgress) -> None:
-    """While waiting for the servers: give up at once if a party has ended."""
-    on_progress("start", 0, 1)
-    if (failure := cluster.failure()) is not None:
-        raise failure
+def as_used(manifest: Manifest, output: Tensor) -> Tensor:
+    """The output as the data owner uses it: of length 1 if the checkpoint says so."""
+    return functional.normalize(output, dim=-1) if manifest.normalise else output
 
 
 def _result(wires: Mapping[str, Tensor], outputs: tuple[str, ...]) -> Tensor:
     return wires[outputs[0]].to(torch.float64)
-
-
-def _normalised(output: Tensor) -> Tensor:
-    return functional.normalize(output, dim=-1)
-
-
-def _as_it_is(output: Tensor) -> Tensor:
-    return output
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from secformer_rt.errors import MismatchError
 from secformer_rt.graph.architecture import parameter_list
 from secformer_rt.graph.ir import Shape
 from secformer_rt.parties.heartbeat import heartbeat
-from secformer_rt.parties.manifest import Manifest, Request, compare, json_of, make_hello, parse
+from secformer_rt.parties.manifest import Manifest, Request, check_run_id, compare, json_of, make_hello, parse
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Rendezvous, Visit
 from secformer_rt.parties.report import PartyReport
@@ -65,6 +65,7 @@ class Dealer:
         if hello.role not in SERVERS:
             raise MismatchError(f"The dealer serves server0 and server1 only, not {hello.role!r}.")
         link.peer = hello.role
+        check_run_id(hello)
         description = json_of(link.receive_control(wire_pb2.Manifest))
         with self._lock:
             if (hello.run_id, hello.role) in self._runs:
@@ -100,6 +101,7 @@ class Dealer:
         visit = self._first.claim(hello.run_id, SERVERS[0], self._settings.timeouts.progress_s)
         links = (visit.link, link)
         try:
+            compare(mine, visit.hello, SERVERS[0])  # they may have asked for different things
             with heartbeat(links):
                 seeds = (SecretSeed.fresh(), SecretSeed.fresh())
                 for i in (0, 1):

@@ -19,6 +19,7 @@ from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.transport import wire_pb2
 
 PROTOCOL_VERSION = 1
+RUN_ID_BYTES = 16
 
 Purpose = Literal["describe", "provision", "infer"]
 T = TypeVar("T", bound=BaseModel)
@@ -117,6 +118,16 @@ def compare(mine: wire_pb2.Hello, theirs: wire_pb2.Hello, expected_role: str) ->
                 f"{mine.role} and {theirs.role} do not agree on the {name.replace('_', ' ')}:"
                 f" {_shown(here)} here, {_shown(there)} there; run the same version with the same model."
             )
+
+
+def check_run_id(hello: wire_pb2.Hello) -> None:
+    """Refuse a run that cannot be told from others.
+
+    Raises:
+        DesyncError: its id is not 16 bytes.
+    """
+    if len(hello.run_id) != RUN_ID_BYTES:
+        raise DesyncError(f"A run id has {RUN_ID_BYTES} bytes, and not {len(hello.run_id)}.")
 
 
 def _shown(value: object) -> str:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
-from secformer_rt.errors import MismatchError
+from secformer_rt.errors import MismatchError, PeerLostError
 from secformer_rt.parties.dealer import receive_corrections
-from secformer_rt.parties.manifest import Manifest, Purpose, Request, compare, json_of, make_hello, parse
+from secformer_rt.parties.manifest import (
+    Manifest,
+    Purpose,
+    Request,
+    check_run_id,
+    compare,
+    json_of,
+    make_hello,
+    parse,
+)
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Visit
 from secformer_rt.parties.report import OperationReport, PartyReport, Progress
@@ -28,10 +38,12 @@ from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.provisioning import add_parameter, is_masked, masked_share
 from secformer_rt.scheduler.randomness import Material
 from secformer_rt.transport import wire_pb2
+from secformer_rt.transport.aborts import RemoteAbort
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.server import Caller, Handler
 from secformer_rt.transport.traffic import Traffic
 
+CLIENTS = ("model-owner", "data-owner")
 PROGRESS_S = 0.2  # between two progress messages to a client
 
 
@@ -72,6 +84,7 @@ class ComputeServer:
         with open_session(self._around, client, mine, description) as session, torch.inference_mode():
             seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
             model = self._receive_model(session, manifest, seed)
+            session.dealer.finish()  # a model whose dealer has gone is of no use
             with self._lock:
                 if hello.run_id.hex() in self._models:
                     raise MismatchError("This model has been provisioned before: take a new run id.")
@@ -94,7 +107,9 @@ class ComputeServer:
 
     def _greet(self, client: Link) -> tuple[wire_pb2.Hello, bytes]:
         hello = client.receive_hello(self._around.settings.timeouts.handshake_s)
-        client.peer = hello.role
+        check_run_id(hello)
+        if hello.role in CLIENTS:
+            client.peer = hello.role
         return hello, json_of(client.receive_control(wire_pb2.Manifest))
 
     def _agree(
@@ -143,6 +158,7 @@ class ComputeServer:
         material = Material(plan, server, seed, received)
         material.prepare(model)
         dealer = parse(PartyReport, json_of(session.dealer.receive_control(wire_pb2.Report)), "dealer")
+        session.dealer.finish()  # it has done its part, and is not needed online
         shares = SharesIn(session.client, server)
         inputs = {
             wire.name: Secret(
@@ -158,7 +174,8 @@ class ComputeServer:
         ready = time.perf_counter()
         backend = ServerBackend(plan, material, session.peer, _teller(session.client, "online", plan.rounds))
         engine = Engine(backend)
-        outputs = engine.run_graph(lowering, model, inputs)
+        with _located(backend.ledger, plan.rounds):
+            outputs = engine.run_graph(lowering, model, inputs)
         done = time.perf_counter()
         report = PartyReport.of(self._around.role, _traffic(session, self._around))
         report.rounds, report.planned_rounds = len(backend.ledger.rounds), plan.rounds
@@ -182,6 +199,19 @@ def _traffic(session: Session, around: Neighbours) -> dict[str, Traffic]:
         "dealer": session.dealer.traffic,
         around.peer_role: session.peer.traffic,
     }
+
+
+@contextmanager
+def _located(ledger: Ledger, planned: int) -> Iterator[None]:
+    """Say in which round a peer was lost, unless the peer says where it lost another."""
+    try:
+        yield
+    except PeerLostError as error:
+        if not ledger.rounds or isinstance(error.__cause__, RemoteAbort):
+            raise
+        label, _ = ledger.rounds[-1][0]
+        where = f"in round {len(ledger.rounds)} of {planned}, {label.op} of {label.layer}"
+        raise PeerLostError(f"{str(error).rstrip('.')}, {where}.") from error
 
 
 def _operations(ledger: Ledger) -> list[OperationReport]:

@@ -65,12 +65,13 @@ def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
 def truncate_many(x: Secret, fracs: tuple[int, ...]) -> Protocol[list[Secret]]:
     """Reduce x (modulo ``2^k``) to each of ``fracs`` fraction bits, from one opening.
 
-    With ``z = x + half a unit`` and ``|z| < 2^(k-2)``, T deals uniform r, ``r >> s`` and ``b = msb(r)``.
-    Open ``c = z + 2^(k-2) + r``; with the public ``m = 1 - msb(c)``,
+    With ``|x| < 2^(k-2)``, T deals uniform r, ``r >> s`` and ``b = msb(r)``. Open ``c = x + 2^(k-2) + r``;
+    with the public ``m = 1 - msb(c)``,
 
-        z >> s = (c >> s) - (r >> s) + m b 2^(k-s) - 2^(k-2-s),
+        x >> s = (c >> s) - (r >> s) + m b 2^(k-s) - 2^(k-2-s),
 
-    shares of which are local and modulo 2^64 whatever k. Exact, or one unit more.
+    shares of which are local and modulo 2^64 whatever k. Exact, or one unit more, with the probability of
+    what is cut off: without bias, and 0 stays 0.
 
     Cost: 1 round; ``ceil(k/8)`` bytes an element each way; dealer: 1 word and the bit for one shift.
     Security: r is uniform modulo ``2^k`` and used for this opening only.
@@ -80,10 +81,10 @@ def truncate_many(x: Secret, fracs: tuple[int, ...]) -> Protocol[list[Secret]]:
     shifts = tuple(x.frac - frac for frac in fracs)
     if min(shifts) <= 0:
         raise ValueError("truncation must remove fraction bits")
-    ring, half = x.ring, 1 << (min(shifts) - 1)
+    ring = x.ring
     mask = yield from deal(TruncationMask(x.shape, ring, shifts))
     r, bit, *shifted = mask.shares
-    offset = x.plus_public((1 << (ring - 2)) + half)
+    offset = x.plus_public(1 << (ring - 2))
     public = yield from reveal(offset.share + r, ring)
     wrap = public if public.is_meta else 1 - logical_shift(public, ring - 1, ring)
     results = []

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs the main job: three parties on this machine answer a private question. Arguments go to
+# `secformer-rt run`; --json prints one JSON object on standard output and nothing else.
+set -euo pipefail
+
+# shellcheck source=launch/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+set_up ""
+# The parties are started with `python -m`, which would look for the package where the caller stands first.
+export PYTHONSAFEPATH=1
+exec "$venv/bin/secformer-rt" run "$@"

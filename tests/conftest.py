@@ -1,0 +1,24 @@
+"""The deployment that end-to-end tests share: three processes, started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from secformer_rt.clients.cluster import LocalCluster, loopback_settings
+from secformer_rt.clients.connection import Servers
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """Parties that no test may harm."""
+    with LocalCluster(loopback_settings(timeouts={"progress_s": 15.0, "connect_s": 60.0})) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def servers(cluster: LocalCluster) -> Iterator[Servers]:
+    with Servers(cluster.settings) as connected:
+        connected.wait_ready()
+        yield connected

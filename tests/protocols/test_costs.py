@@ -1,0 +1,220 @@
+"""What docstrings say a protocol costs, against plans over a grid of shapes."""
+
+from __future__ import annotations
+
+from math import ceil, log2, prod
+from typing import Any
+
+import pytest
+import torch
+
+from secformer_rt.graph.goldschmidt import Deflation
+from secformer_rt.graph.preset import ExactSoftmax, Goldschmidt, TwoQuad
+from secformer_rt.protocols.comparison import arithmetic, less_than
+from secformer_rt.protocols.core import Protocol, Secret
+from secformer_rt.protocols.exponential import exponential
+from secformer_rt.protocols.inverse import Kind, goldschmidt, seeded
+from secformer_rt.protocols.layernorm import layer_norm
+from secformer_rt.protocols.linear import linear, secret_matmul
+from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.maximum import row_maximum
+from secformer_rt.protocols.product import multiply
+from secformer_rt.protocols.series import gelu, tanh
+from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
+from secformer_rt.protocols.truncation import truncate, truncate_many
+from secformer_rt.scheduler.plan import Plan
+from tests.protocols.common import Build, Parameter, plan_words, preset
+
+SHAPES = [(1,), (8,), (24, 2), (3, 5, 8)]
+BITS = preset("exact").fixed_point
+
+
+def planned(build: Build, *shapes: Any, frac: int = 26, parameters: Any = ()) -> Plan:
+    """A shape may come with its ring."""
+    values = []
+    for item in shapes:
+        shape, ring = item if isinstance(item[0], tuple) else (item, 64)
+        values.append((torch.empty(shape, dtype=torch.int64, device="meta"), frac, ring))
+    return plan_words(build, *values, parameters=parameters)
+
+
+def costs(plan: Plan) -> tuple[int, int, int]:
+    assert abs(plan.dealer_bytes[0] - plan.dealer_bytes[1]) <= max(
+        [d.correction_size for d in plan.deals], default=0
+    )
+    return plan.rounds, plan.server_bytes, sum(plan.dealer_bytes)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("ring", "size"), [(64, 8), (32, 4), (24, 3), (20, 3)])
+def test_openings(shape: tuple[int, ...], ring: int, size: int) -> None:
+    n = prod(shape)
+    assert costs(planned(lambda s, _: open_masked(s[0]), (shape, ring))) == (1, size * n, 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ring", [64, 32, 24])
+@pytest.mark.parametrize("shift", [1, 8, 14])
+def test_truncation(shape: tuple[int, ...], ring: int, shift: int) -> None:
+    n = prod(shape)
+    bit = ceil((64 - ring + shift) / 8)
+    plan = planned(lambda s, _: truncate(s[0], 26 - shift), (shape, ring))
+    assert costs(plan) == (1, ring // 8 * n, (8 + bit) * n)
+    several = planned(lambda s, _: truncate_many(s[0], (25, 26 - shift, 20)), (shape, ring))
+    bit = ceil((64 - ring + max(shift, 6)) / 8)
+    assert costs(several) == (1, ring // 8 * n, (3 * 8 + bit) * n)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products(shape: tuple[int, ...]) -> None:
+    n = prod(shape)
+    assert costs(planned(lambda s, _: multiply(*s), shape, shape)) == (1, 16 * n, 8 * n)
+    assert costs(planned(lambda s, _: multiply(s[0], s[0]), shape)) == (1, 8 * n, 8 * n)
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(1, 4, 8), (5, 16, 3)])
+def test_matrix_products(rows: int, inner: int, columns: int) -> None:
+    weight = Parameter("w", torch.zeros(inner, columns, dtype=torch.int64))
+    plan = planned(lambda s, m: linear(s[0], m.weights["w"]), (2, rows, inner), parameters=[weight])
+    assert costs(plan) == (1, 8 * 2 * rows * inner, 8 * 2 * rows * columns)
+    plan = planned(lambda s, _: secret_matmul(*s), (2, rows, inner), (2, inner, columns))
+    assert costs(plan) == (1, 16 * inner * (rows + columns), 16 * rows * columns)
+
+
+def in_one_round(chunks: int, thresholds: int, n: int) -> tuple[int, int]:
+    """Bits opened and bits dealt beyond the tables."""
+    subsets = {2: 1, 4: 15, 6: 83}[chunks]
+    return thresholds * n * 2 * (chunks - 1), thresholds * n * subsets
+
+
+@pytest.mark.parametrize("thresholds", [1, 3])
+@pytest.mark.parametrize("chunks", [2, 4, 6])
+@pytest.mark.parametrize("shape", [(8,), (3, 5, 8)])
+def test_comparison_in_one_round(shape: tuple[int, ...], chunks: int, thresholds: int) -> None:
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        opened = yield from open_masked(s[0])
+        return (yield from less_than(opened, tuple(range(thresholds)), bits=4 * chunks + 1))
+
+    n = prod(shape)
+    opened, dealt = in_one_round(chunks, thresholds, n)
+    # Tables of 16 bits a chunk, once for all thresholds, and the top bit.
+    tables = (16 * chunks + 1) * n
+    assert costs(planned(build, shape)) == (2, 8 * n + opened // 8, (tables + dealt) // 8)
+
+
+@pytest.mark.parametrize(("chunks", "rounds"), [(1, 0), (2, 1), (6, 1), (7, 2), (16, 2)])
+def test_comparison_rounds(chunks: int, rounds: int) -> None:
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        opened = yield from open_masked(s[0])
+        return (yield from less_than(opened, (0,), bits=4 * chunks + 1))
+
+    assert planned(build, (8,)).rounds == 1 + rounds
+
+
+@pytest.mark.parametrize("ring", [64, 24])
+def test_arithmetic(ring: int) -> None:
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        opened = yield from open_masked(s[0])
+        flags = yield from less_than(opened, (0,), bits=5)
+        return (yield from arithmetic(s[0].server, flags, ring))
+
+    # 8 bytes for the opening; one chunk's table and the top bit; the word.
+    assert costs(planned(build, (80,))) == (2, 640 + 10, 160 + 10 + 80 * ring // 8)
+
+
+@pytest.mark.parametrize("columns", [2, 3, 8, 33, 128])
+def test_maximum(columns: int) -> None:
+    levels = ceil(log2(columns))
+    plan = planned(lambda s, _: row_maximum(s[0], resolution=4), ((16, columns), 24), frac=12)
+    rounds, sent, _ = costs(plan)
+    assert rounds == 3 * levels
+    pairs, left = 0, columns
+    while left > 1:
+        pairs, left = pairs + left // 2, (left + 1) // 2
+    # Three bytes, 6 bits of comparison and one of conversion.
+    assert sent == 16 * pairs * (24 + 6 + 1) // 8
+
+
+@pytest.mark.parametrize("shape", [(8,), (3, 5, 8)])
+def test_exponential(shape: tuple[int, ...]) -> None:
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        opened = yield from open_masked(s[0])
+        return (yield from exponential(opened, clip=16, bits=24))
+
+    n = prod(shape)
+    rounds, sent, dealt = costs(planned(build, (shape, 24), frac=12))
+    assert (rounds, sent) == (3, n * (24 + 10) // 8)
+    assert 7 * 8 * n < dealt <= 8 * 8 * n
+
+
+@pytest.mark.parametrize("name", ["exact", "secformer"])
+@pytest.mark.parametrize("shape", [(8,), (3, 5, 8)])
+def test_gelu_and_tanh(shape: tuple[int, ...], name: str) -> None:
+    chosen, n = preset(name), prod(shape)
+    plan = planned(lambda s, _: gelu(s[0], chosen.gelu, frac=12, bits=22), shape)
+    # x, the series, two comparisons of 6 chunks and two conversions, the factor.
+    series = 4 + (2 * 10 + 2) / 8
+    assert costs(plan)[:2] == (4, int((8 + series + 8) * n))
+    plan = planned(lambda s, _: tanh(s[0], chosen.tanh, frac=12, bits=22), shape)
+    assert costs(plan)[:2] == (3, int((8 + series) * n))
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 12])
+@pytest.mark.parametrize(("kind", "more"), [("reciprocal", 0), ("rsqrt", 0), ("rsqrt", 1)])
+def test_goldschmidt(kind: Kind, more: int, iterations: int) -> None:
+    chosen = Deflation(4 + more, iterations)
+    plan = planned(lambda s, _: goldschmidt(s[0], kind, chosen, internal=26), (10, 1))
+    done = iterations + more  # an odd exponent is rounded up, which takes one iteration more
+    assert costs(plan)[:2] == (done, 80 * (2 * done - 1))
+
+
+@pytest.mark.parametrize(("low", "high", "rounds"), [(0.5, 64.0, 3), (2.0**-6, 2.0**10, 4)])
+def test_seeded(low: float, high: float, rounds: int) -> None:
+    choice = preset("exact").layernorm.rsqrt
+    assert choice.protocol == "seeded"
+    plan = planned(lambda s, _: seeded(s[0], "rsqrt", low, high, choice, frac=24, slope_frac=30), (8, 1))
+    assert plan.rounds == rounds
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("tokens", [2, 5, 16, 33, 128])
+def test_exact_attention(tokens: int, masked: bool) -> None:
+    choice = preset("exact").softmax
+    assert isinstance(choice, ExactSoftmax)
+    shapes = [(1, 2, tokens, tokens), (1, 2, tokens, 4)]
+
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        mask = s[2].local(s[2].share, 0) if masked else None
+        return exact_attend(s[0], s[1], mask, choice, None, BITS)
+
+    plan = planned(build, *shapes, *([(1, tokens)] if masked else []))
+    assert plan.rounds == 3 * ceil(log2(tokens)) + 9
+
+
+@pytest.mark.parametrize("iterations", [1, 9])
+@pytest.mark.parametrize("masked", [False, True])
+def test_two_quad_attention(iterations: int, masked: bool) -> None:
+    choice = preset("secformer").softmax
+    assert isinstance(choice, TwoQuad) and isinstance(choice.division, Goldschmidt)
+    deflation = Deflation(10, iterations)
+
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        mask = s[2].local(s[2].share, 0) if masked else None
+        return two_quad_attend(s[0], s[1], mask, choice, deflation, (1.0, 1024.0), BITS)
+
+    plan = planned(build, (1, 2, 8, 8), (1, 2, 8, 4), *([(1, 8)] if masked else []))
+    assert plan.rounds == iterations + (6 if masked else 4)
+
+
+@pytest.mark.parametrize("frac", [16, 24])
+def test_layer_norm(frac: int) -> None:
+    chosen = preset("exact")
+    gain = Parameter("g", torch.zeros(32, dtype=torch.int64), BITS.weight)
+
+    def build(s: list[Secret], m: Model) -> Protocol[Any]:
+        return layer_norm(s[0], m.gains["g"], s[1], chosen.layernorm, (0.25, 16.0), 1e-12, BITS)
+
+    plan = planned(build, (4, 32), (32,), frac=frac, parameters=[gain])
+    seed = 3  # its truncation, comparison and conversion
+    assert plan.rounds == (2 if frac > 16 else 1) + seed + 1  # and the truncation of the root
