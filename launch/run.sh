@@ -7,6 +7,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 set_up ""
-# The parties are started with `python -m`, which would look for the package where the caller stands first.
-export PYTHONSAFEPATH=1
 exec "$venv/bin/secformer-rt" run "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import signal
 import socket
@@ -270,10 +271,12 @@ def test_strangers_and_garbage(harmed: LocalCluster, servers: Servers, model: Sm
             raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(4096))
         rpc = "Supply" if role == "dealer" else "Infer"
         with open_channel(f"{host}:{port}") as channel:
-            frames = iter([os.urandom(500)])
-            method = channel.stream_stream(f"/{SERVICE}/{rpc}")
-            answers = method(frames, timeout=SOON_S)  # type: ignore[arg-type]
-            assert b"broke the protocol" in next(answers)
+            frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+            frames.put(os.urandom(500))
+            call = channel.stream_stream(f"/{SERVICE}/{rpc}")(iter(frames.get, b""), timeout=SOON_S)
+            assert b"broke the protocol" in next(call)
+            frames.put(b"")
+            call.cancel()  # type: ignore[no-untyped-call]
     model.check(servers, model_id)
 
 

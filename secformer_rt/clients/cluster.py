@@ -97,6 +97,7 @@ class LocalCluster:
             self._end(self._members.pop(role), 0.0)
         command = [
             sys.executable,
+            "-P",  # or Python would look for the package where the caller happens to stand
             "-m",
             "secformer_rt",
             "party",

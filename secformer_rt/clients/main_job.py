@@ -34,7 +34,7 @@ DEFAULT_TEXTS = (
     "The patient was given antibiotics for a lung infection.",
     "She received medicine against pneumonia.",
 )
-CALIBRATION_TEXTS = 16  # of the bundled ones, so that a run need not wait for all
+CALIBRATION_TEXTS = 12  # of the bundled ones, so that a run need not wait for all
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -311,8 +311,14 @@ def _planned(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def _provision_links(model: ProvisionedModel) -> dict[str, Any]:
-    peer = model.reports[0].links["server1"]
-    return {name: b.model_dump() for name, b in {"server0_server1": peer, **model.links}.items()}
+    first, second = model.reports
+    links = {
+        "server0_server1": first.links["server1"],
+        "dealer_server0": first.links["dealer"],
+        "dealer_server1": second.links["dealer"],
+        **model.links,
+    }
+    return {name: seen.model_dump() for name, seen in links.items()}
 
 
 def _operations(reports: Sequence[PartyReport]) -> list[dict[str, Any]]:

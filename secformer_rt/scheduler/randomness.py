@@ -124,8 +124,10 @@ class Material:
                 self.prepared_bytes += sum(8 * share.numel() for share in shares)
 
     def take(self) -> tuple[int, tuple[Tensor, ...]]:
-        """The index of the plan's next correlation and this server's shares of it."""
+        """The index of the plan's next correlation and this server's shares of it: none past its end."""
         index, self._next = self._next, self._next + 1
+        if index >= len(self._plan.deals):
+            return index, ()
         shares = self._prepared.pop(index, None)
         return index, shares if shares is not None else tuple(self._shares(index))
 

@@ -53,7 +53,8 @@ def test_digests_differ_when_anything_public_does() -> None:
     lowerings += [Lowering(base.graph, changed, base.calibration) for changed in (other_bits, renamed)]
     assert base.calibration is not None
     wider = base.calibration.model_copy(update={"headroom": 4.5})
-    lowerings.append(Lowering(base.graph, base.preset, wider))
+    relabelled = base.calibration.model_copy(update={"preset": "other"})  # no deal shows this one
+    lowerings += [Lowering(base.graph, base.preset, changed) for changed in (wider, relabelled)]
     digests = [plan_graph(lowering).digest() for lowering in lowerings]
     assert len(set(digests)) == len(digests)
     assert plan_graph(lowered("exact")).digest() == digests[0]
@@ -109,6 +110,7 @@ X = (plain(*range(8)), 20)
         (truncates(12), truncates(11)),
         (opens(8), truncates(12)),
         (truncates(12), opens(8)),
+        (truncates(12), truncates(12, 3)),  # asks for more than was dealt
     ],
 )
 def test_another_plan_is_refused(planned: Build, ran: Build) -> None:
@@ -132,7 +134,7 @@ def test_an_opening_of_another_size_is_refused() -> None:
 def test_one_round_too_many_is_refused() -> None:
     def build(rounds: int) -> Build:
         def protocol(s: list[Secret], _: Model) -> Protocol[None]:
-            for _ in range(rounds):
+            for _round in range(rounds):
                 yield Open(s[0].share)
 
         return protocol
