@@ -10,4 +10,4 @@ cd "$root"
 "$venv/bin/ruff" check
 "$venv/bin/ruff" format --check
 "$venv/bin/mypy"
-exec "$venv/bin/pytest" -n 2 "$@"
+exec "$venv/bin/pytest" -n 2 --dist loadfile "$@"

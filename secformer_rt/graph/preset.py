@@ -92,7 +92,6 @@ class FixedPointBits(_Frozen):
     projection: int = Field(default=14, ge=6, le=18)  # the matrix after attention
     dense: int = Field(default=18, ge=6, le=20)  # the other matrices
     table: int = Field(default=16, ge=6, le=20)  # embeddings and offsets
-    internal: int = Field(default=26, ge=16, le=28)  # inside iterations
     range: int = Field(default=8, ge=3, le=12)  # arguments of GeLU and tanh are below 2^range
 
 

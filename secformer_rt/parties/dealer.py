@@ -90,7 +90,8 @@ class Dealer:
         model = self._models.get(bytes.fromhex(request.model_id))
         if model is None:
             raise MismatchError("The dealer does not know this model: provision it again.")
-        _, plan = model.plans.get(model.manifest, request)
+        with heartbeat([link]):
+            _, plan = model.plans.get(model.manifest, request)
         mine = make_hello("dealer", hello.run_id, "infer", model.manifest, plan.digest())
         link.send_hello(mine)
         compare(mine, hello, link.peer)

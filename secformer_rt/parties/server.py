@@ -13,6 +13,7 @@ import torch
 
 from secformer_rt.errors import MismatchError, PeerLostError
 from secformer_rt.parties.dealer import receive_corrections
+from secformer_rt.parties.heartbeat import heartbeat
 from secformer_rt.parties.manifest import (
     Manifest,
     Purpose,
@@ -100,7 +101,8 @@ class ComputeServer:
         provisioned = self._models.get(request.model_id)
         if provisioned is None:
             raise MismatchError(f"{self._around.role} holds no model {request.model_id}: provision it again.")
-        lowering, plan = provisioned.plans.get(provisioned.manifest, request)
+        with heartbeat([client]):
+            lowering, plan = provisioned.plans.get(provisioned.manifest, request)
         mine = self._agree(client, hello, "infer", provisioned.manifest, "data-owner", plan.digest())
         with open_session(self._around, client, mine, description) as session, torch.inference_mode():
             self._run(session, lowering, plan, provisioned.model)

@@ -129,7 +129,7 @@ def less_than(
     ``[-2^(bits-1), 2^(bits-1))``. The lowest ``drop`` bits are not compared: values within ``2^drop`` of
     a threshold may go either way.
 
-    Cost: 1 round up to 6 chunks of 4 bits, 2 up to 24; with n chunks in one round 2n - 1 bits an element
+    Cost: 1 round up to 6 chunks of 4 bits, 2 up to 24; with n chunks in one round 2n - 2 bits an element
     and threshold each way; dealer: 16 bits a chunk, one set for all thresholds, and 15 bits (4 chunks) or
     83 bits (6 chunks) an element and threshold.
     Security: every opened bit is hidden by a fresh dealt bit.

@@ -78,14 +78,15 @@ def _exp(numerator: int, frac: int, precision: int) -> int:
 
 
 def exponential(y: Opened, *, clip: int, bits: int) -> Protocol[Secret]:
-    """exp(y) for ``y <= 1``; 0 where y is below about ``1 - clip``. The result has 60 fraction bits.
+    """exp(y) for ``y <= 15/16``; 0 where y is below about ``1 - clip``. The result has 60 fraction bits.
 
     y + clip - 1 = P - R; with l the low bits of P and R, up to ``clip``, and w = [P_l < R_l]:
     ``exp(y) = exp(-R_l) exp(P_l + 1 - clip + clip w)``, and T deals exp(-R_l). A comparison clears what
     is below the window.
 
-    Cost after y's opening: 2 rounds; about 14 bits an element each way; dealer: 8 words an element.
-    Error: 2^-17 absolute. y must lie in ``[-2^(bits-1), 1)`` (in units of its last place).
+    Cost after y's opening: 2 rounds; 10 bits an element each way; dealer: 8 words an element.
+    Error: 2^-17 absolute. y must lie in ``[-2^(bits-1), (TOP - 1/16) 2^frac)``, in units of its
+    last place.
     """
     low = y.frac + clip.bit_length() - 1
     offset = (clip - int(TOP)) << y.frac

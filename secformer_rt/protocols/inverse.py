@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.goldschmidt import Deflation
 from secformer_rt.graph.preset import Seeded
 from secformer_rt.protocols.comparison import arithmetic, less_than
@@ -19,10 +20,14 @@ from secformer_rt.protocols.truncation import evaluate, truncate, truncate_many
 
 Kind = Literal["reciprocal", "rsqrt"]
 
-FACTOR_FRAC = {"reciprocal": 18, "rsqrt": 16}  # fraction bits of Goldschmidt's factor m
+# Fraction bits of Goldschmidt's q, p and m. q starts as small as low/eta, so it has as many as q m (or q m^2)
+# leaves below 2^61; p grows to eta/low.
+Q_FRAC = {"reciprocal": 40, "rsqrt": 29}
+P_FRAC = {"reciprocal": 22, "rsqrt": 26}
+FACTOR_FRAC = {"reciprocal": 18, "rsqrt": 15}
 
 
-def goldschmidt(x: Secret, kind: Kind, deflation: Deflation, *, internal: int) -> Protocol[Secret]:
+def goldschmidt(x: Secret, kind: Kind, deflation: Deflation) -> Protocol[Secret]:
     """1/x or 1/sqrt(x) by Goldschmidt's iteration with deflation by ``eta = 2^exponent``.
 
     Reciprocal: ``q = x/eta, p = 1; m = 2 - q; p <- p m; q <- q m``, result ``p/eta``.
@@ -30,22 +35,23 @@ def goldschmidt(x: Secret, kind: Kind, deflation: Deflation, *, internal: int) -
     Dividing by eta is a change of fraction bits. One opening of q gives both q and the coarser q that m is
     made of, and p and q use the same m, so its rounding does not spoil ``q = x p / eta``.
 
-    Cost: one round an iteration and one to start.
-    Error: 2^-15 relative once converged. Source: SecFormer, section 3.
+    Cost: one round an iteration (and an iteration more for an inverse square root with odd exponent).
+    Error: relative, once converged, 2^-17 + (eta/low) 2^-39 for 1/x and 2^-14 + (eta/low) 2^-28 for
+    1/sqrt(x); ``eta/low`` at most 2^20. Source: SecFormer, section 3.
     """
     if kind == "rsqrt" and deflation.exponent % 2:
         deflation = Deflation(deflation.exponent + 1, deflation.iterations + 1)
     q = Secret(x.server, x.share, x.frac + deflation.exponent, x.ring)
     p: Secret | None = None
-    factor_frac = FACTOR_FRAC[kind]
+    q_frac, p_frac, factor_frac = Q_FRAC[kind], P_FRAC[kind], FACTOR_FRAC[kind]
     coarse_frac = factor_frac if kind == "reciprocal" else factor_frac - 1
     three = 2 if kind == "reciprocal" else 3
     for _ in range(deflation.iterations):
-        if q.frac <= internal:
-            q = q.at(internal + 1)
-        jobs = [truncate_many(q, (internal, coarse_frac))]
+        if q.frac <= q_frac:
+            q = q.at(q_frac + 1)
+        jobs = [truncate_many(q, (q_frac, coarse_frac))]
         if p is not None:
-            jobs.append(truncate_many(p, (internal,)))
+            jobs.append(truncate_many(p, (p_frac,)))
         results = yield from parallel(*jobs)
         fine, coarse = results[0]
         assert fine.truncated is not None and coarse.truncated is not None
@@ -53,7 +59,7 @@ def goldschmidt(x: Secret, kind: Kind, deflation: Deflation, *, internal: int) -
         factor = coarse.truncated.form.scaled(-1).plus(three << coarse_frac)
         factor = Form(factor.server, factor.terms, factor_frac)
         if p is None:
-            p = evaluate(factor).at(internal + 1)
+            p = evaluate(factor).at(p_frac + 1)
         else:
             form = results[1][0].truncated
             assert form is not None
@@ -96,8 +102,9 @@ def seeded(
     All comparisons come from x's one opening. With ``b_j = [x < t_j]``, slope and intercept are sums of
     the b_j with public coefficients, and ``slope x`` needs the products b_j x, which are local.
 
-    Cost: 4 rounds. Error: relative ``(ln 2 / segments)^2 / 8`` for 1/x, three eighths of that for
-    1/sqrt(x). Outside [low, high] the first or last line goes on. Result: ``frac + slope_frac`` bits.
+    Cost: 3 rounds up to 24 compared bits, else 4. Error: relative ``(ln 2 / segments)^2 / 5`` for 1/x, three
+    eighths of that for 1/sqrt(x), and that of slopes with ``slope_frac`` bits. Outside [low, high] the first
+    or last line goes on. Result: ``frac + slope_frac`` fraction bits.
     Source: docs/protocols.md, "Seeds from many thresholds".
     """
     ends, lines = _segments(kind, low, high, choice.segments)
@@ -114,6 +121,10 @@ def seeded(
     selected = yield from product(form, opened.form)
 
     device, steps = x.share.device, (len(ends), *([1] * len(x.shape)))
+    if -lines[0][0] * 2**slope_frac >= 2**62:
+        raise BadConfigError(
+            f"Seeds cannot serve the range from {low:g} to {high:g}: calibrate, or choose goldschmidt."
+        )
     slopes = [round(slope * 2**slope_frac) for slope, _ in lines]
     intercepts = [round(offset * 2 ** (slope_frac + frac)) for _, offset in lines]
 

@@ -153,7 +153,7 @@ def layer_norm(
         deflate = deflation(low, high, "rsqrt", choice.rsqrt.tolerance, choice.rsqrt.iterations + 2)
     root = yield from inverse(
         v, "rsqrt", choice.rsqrt, deflate, (low, high),
-        internal=bits.internal, frac=budget, input_frac=24, slope_frac=30,
+        frac=budget, input_frac=24, slope_frac=30,
     )  # fmt: skip
     assert root.truncated is not None
     dealt = yield from deal(Centred(opened.mask, x.shape))

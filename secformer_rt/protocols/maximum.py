@@ -17,7 +17,7 @@ def row_maximum(x: Secret, *, resolution: int) -> Protocol[Secret]:
     ``2^-resolution`` count as equal, so the result may be that much too small at each of the levels.
     Differences must fit the ring: elements below ``2^(ring - 2)`` units.
 
-    Cost: 3 rounds a level, ceil(log2 n) levels; in a 24-bit ring 3 bytes and 8 bits an element and level.
+    Cost: 3 rounds a level, ceil(log2 n) levels; in a 24-bit ring 3 bytes and 7 bits a compared pair.
     """
     while x.shape[-1] > 1:
         half = x.shape[-1] // 2

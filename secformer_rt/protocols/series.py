@@ -116,7 +116,7 @@ def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Pr
     With ``x = P - R``: ``sin kx = sin kP cos kR - cos kP sin kR``; T deals the terms in R.
 
     Cost: 0 rounds; 0 bytes; dealer: 2 half words an element and term, twice that for a period that is no
-    power of two. Error: about ``2^-15 sqrt(2K)`` beside the series' own.
+    power of two. Error: at most ``2^-14 sqrt(2K)`` beside the series' own.
     Security: the opening is x's, modulo a power of two, whatever the period; nothing else is opened.
     Source: SecFormer, section 3 (Pi_Sin).
     """
@@ -151,8 +151,8 @@ def saturating_series(x: Opened, choice: FourierErf, *, bits: int) -> Protocol[S
     ``g = 1 - [x < -c] - [x < c] + ([x < c] - [x < -c]) series``, compared and summed from one opening.
     ``bits`` is the width of x with its sign. The result has 14 fraction bits.
 
-    Cost after x's opening: 2 rounds; 4 bytes and 24 bits an element each way.
-    Error: the series' own plus about 1e-4.
+    Cost after x's opening: 2 rounds; 4 bytes and 22 bits an element each way.
+    Error: the series' own plus at most 4e-4, typically 1e-4.
     """
     cut = round(choice.cut * 2**x.frac)
     drop = max(0, bits - 1 - 4 * LAST_RADIX)  # one round
@@ -178,7 +178,7 @@ def _series_form(x: Opened, choice: FourierErf) -> Protocol[Form]:
 def gelu(x: Secret, choice: FourierErf, *, frac: int, bits: int) -> Protocol[Secret]:
     """``x (1 + g(x)) / 2`` with g the erf series (SecFormer, section 3, Pi_GeLU).
 
-    The factor is opened as it is: a truncation might take 1 for one unit more, times a large x.
+    The factor is opened as it is: its own rounding would be multiplied by x.
 
     Cost: 4 rounds: x's truncation, two for g, and the factor's opening.
     """

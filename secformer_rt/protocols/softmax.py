@@ -29,7 +29,6 @@ def inverse(
     deflation: Deflation | None,
     bounds: tuple[float, float],
     *,
-    internal: int,
     frac: int,
     input_frac: int,
     slope_frac: int,
@@ -37,7 +36,7 @@ def inverse(
     """1/x or 1/sqrt(x) by the protocol of the preset, truncated to ``frac`` fraction bits."""
     if isinstance(choice, Goldschmidt):
         assert deflation is not None
-        result = yield from goldschmidt(x, kind, deflation, internal=internal)
+        result = yield from goldschmidt(x, kind, deflation)
     else:
         result = yield from seeded(x, kind, *bounds, choice, frac=input_frac, slope_frac=slope_frac)
     return (yield from truncate(result, frac))
@@ -65,11 +64,8 @@ def two_quad_attend(
     if mask is None:
         squares = yield from product(shifted, shifted)
     else:
-        masked, values = yield from parallel(
-            _masked(shifted, mask.local(mask.share[:, None, None, :])),
-            # A weight of 0 may come out of its truncation as one unit, and padding may hold anything.
-            multiply(values, mask.local(mask.share[:, None, :, None])),
-        )
+        # The weight of padding is exactly 0, and stays so: whatever its value holds is gone.
+        masked = yield from _masked(shifted, mask.local(mask.share[:, None, None, :]))
         squares = yield from multiply(masked, masked)
     total = squares.local(squares.share.sum(-1, keepdim=True))
 
@@ -78,7 +74,7 @@ def two_quad_attend(
     precision = min(22, 60 - squares.frac - exponent) + exponent
     division = inverse(
         total, "reciprocal", choice.division, deflation, bounds,
-        internal=bits.internal, frac=precision, input_frac=squares.frac - 6, slope_frac=62 - squares.frac,
+        frac=precision, input_frac=squares.frac - 6, slope_frac=62 - squares.frac,
     )  # fmt: skip
     reciprocal, _ = yield from parallel(division, _opened(squares))
     weights = yield from multiply(squares, reciprocal)
@@ -110,7 +106,7 @@ def exact_attend(
     difference live in a ring as wide as the scores' range, 24 bits with 12 fraction bits. Scores of
     padding are lowered by 2^9.
 
-    Cost: 3 ceil(log2 T) + 11 rounds with a seeded division.
+    Cost: 3 ceil(log2 T) + 9 rounds with a seeded division.
     """
     scores = yield from truncate(scores, bits.function)
     if mask is not None:
@@ -129,7 +125,7 @@ def exact_attend(
     bounds = (0.5, 2.0 * scores.shape[-1])
     division = inverse(
         total, "reciprocal", choice.division, deflation, bounds,
-        internal=bits.internal, frac=22, input_frac=WEIGHT_FRAC, slope_frac=30,
+        frac=22, input_frac=WEIGHT_FRAC, slope_frac=30,
     )  # fmt: skip
     reciprocal, context = yield from parallel(
         division, booked("matmul", _weighted(weights, values, bits.function))

@@ -151,7 +151,7 @@ def inverses(s: list[Secret], _: Model) -> Protocol[Any]:
     assert choice.protocol == "seeded"
     x = yield from seeded(s[0], "rsqrt", 1.0, 4.0, choice, frac=16, slope_frac=20)
     y = s[0].local(x.share)
-    return (yield from goldschmidt(y, "reciprocal", deflation(1.0, 4.0, "reciprocal", 1e-3, 9), internal=26))
+    return (yield from goldschmidt(y, "reciprocal", deflation(1.0, 4.0, "reciprocal", 1e-3, 9)))
 
 
 def matrices(s: list[Secret], m: Model) -> Protocol[Any]:
