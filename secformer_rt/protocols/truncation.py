@@ -18,7 +18,6 @@ from secformer_rt.protocols.core import (
     without_values,
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
-from secformer_rt.protocols.masking import open_elementwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +131,3 @@ def evaluate(form: Form) -> Secret:
         shape = next(t.coefficient for t in form.terms if isinstance(t.coefficient, Tensor))
         total = shape.new_zeros(shape.shape) + total
     return Secret(form.server, total, form.frac, form.ring)
-
-
-def elementwise_form(x: Secret) -> Protocol[Form]:
-    """The form of x for element-wise products, opening it only if nobody has."""
-    opened = yield from open_elementwise(x)
-    return opened.form
