@@ -11,9 +11,9 @@ from torch import Tensor
 from secformer_rt.protocols.comparison import arithmetic, less_than
 from secformer_rt.protocols.core import Bits, Protocol, Secret, parallel
 from secformer_rt.protocols.lowering import Model
-from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.masking import open_elementwise, open_masked
 from secformer_rt.protocols.product import multiply, product
-from secformer_rt.protocols.truncation import elementwise_form, evaluate, truncate
+from secformer_rt.protocols.truncation import evaluate, truncate
 from tests.protocols.common import plain, random_words, result, run_words, signed, total
 
 WORDS = st.integers(-(2**63), 2**63 - 1)
@@ -54,7 +54,7 @@ def test_small_rings(ring: int) -> None:
 
 def powers(secrets: list[Secret], count: int, shift: int) -> Protocol[list[Secret]]:
     x = yield from truncate(secrets[0], secrets[0].frac - shift)
-    form = yield from elementwise_form(x)
+    form = (yield from open_elementwise(x)).form
     return [x, (yield from product(*[form] * count))]
 
 
@@ -85,7 +85,7 @@ def test_a_truncated_value_times_a_plain_one_and_itself() -> None:
     def build(s: list[Secret], _: Model) -> Protocol[list[Secret]]:
         a = yield from truncate(s[0], 10)
         opened = yield from open_masked(s[1])
-        form = yield from elementwise_form(a)
+        form = (yield from open_elementwise(a)).form
         return [a, (yield from product(form, opened.form, form))]
 
     y = random_words(200)
@@ -139,7 +139,7 @@ def dealt_words(shifts: tuple[int, ...]) -> float:
         forms = []
         for x, shift in zip(s, shifts, strict=True):
             reduced = yield from truncate(x, 40 - shift)
-            forms.append((yield from elementwise_form(reduced)))
+            forms.append((yield from open_elementwise(reduced)).form)
         return (yield from product(*forms))
 
     alone = [run_words(lambda s, _, d=d: truncate(s[0], 40 - d), (plain(1), 40)) for d in shifts]
