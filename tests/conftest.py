@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
@@ -22,3 +23,8 @@ def servers(cluster: LocalCluster) -> Iterator[Servers]:
     with Servers(cluster.settings) as connected:
         connected.wait_ready()
         yield connected
+
+
+# A busy machine must not fail a test of values.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")

@@ -1,9 +1,7 @@
 """Every hidden state of a real checkpoint under the paper's preset, against the plaintext executor.
 
-Sentences are held against a plaintext run of all layers. In long texts some value always lies so close to
-the cut of the published GeLU, which jumps by 0.026 there, that both runs take different branches, and a
-checkpoint that was not trained with 2Quad amplifies it; so there each layer is held against its twin on the
-same input.
+In long texts some value always lies so close to the cut of the published GeLU, which jumps by 0.026 there,
+that both runs take different branches, and a hidden state differs by more: see docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -93,9 +91,9 @@ def test_sentences_agree_with_a_plaintext_run_on_every_hidden_state(checkpoint: 
     assert {name: e for name in hidden if (e := secure.error(name, expected[name])) >= TOLERANCE} == {}
 
 
-def test_each_layer_of_long_texts_agrees_with_its_plaintext_twin(checkpoint: Checkpoint) -> None:
+def test_each_layer_of_a_padded_batch_agrees_with_its_plaintext_twin(checkpoint: Checkpoint) -> None:
     texts = bundled_texts()
-    secure = run(checkpoint, [texts[1], texts[10], texts[12]])
+    secure = run(checkpoint, [texts[10], texts[12]])
     for source, layer in layers(secure.graph):
         (output,) = layer.outputs
         given = {
