@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from secformer_rt.errors import BadConfigError
-from secformer_rt.graph.preset import FourierErf, FourierTanh
+from secformer_rt.graph.preset import (
+    EvenSeries,
+    ExactSoftmax,
+    FourierErf,
+    FourierTanh,
+    Gelu,
+    LimitExponential,
+    Polynomial,
+    Quad,
+    TanhGelu,
+)
 
 DECIMALS = 6
 _GRID = 4001
@@ -87,9 +97,60 @@ def segmented_series(x: Tensor, choice: FourierErf) -> Tensor:
     return torch.where(inside, odd_series(x, series_of(choice), choice.period), torch.sign(x))
 
 
-def gelu(x: Tensor, choice: FourierErf) -> Tensor:
-    """GeLU as x / 2 (1 + g(x)), where g is the segmented series of erf(x / sqrt 2)."""
-    return x / 2 * (1 + segmented_series(x, choice))
+def even_coefficients(choice: EvenSeries) -> tuple[float, ...]:
+    """Coefficients a_0 .. a_K of ``x erf(x / sqrt 2) / 2 ~ sum a_k cos(2 pi k x / period)`` up to the cut.
+
+    Rounded as those of :func:`fit_odd_series`.
+
+    Raises:
+        BadConfigError: the cut is beyond half the period.
+    """
+    if choice.cut > choice.period / 2:
+        raise BadConfigError(
+            f"An even series with period {choice.period:g} cannot reach {choice.cut:g}: "
+            "give a cut of at most half the period."
+        )
+    return _fitted_even(choice.period, choice.cut, choice.terms)
+
+
+@lru_cache(maxsize=64)
+def _fitted_even(period: float, cut: float, terms: int) -> tuple[float, ...]:
+    x = torch.linspace(0, cut, _GRID, dtype=torch.float64)
+    waves = torch.cos(2 * math.pi / period * x[:, None] * torch.arange(terms + 1, dtype=torch.float64))
+    target = x / 2 * normal_erf(x)
+    solution = torch.linalg.lstsq(waves, target[:, None], driver="gelsd").solution
+    return tuple(round(value, DECIMALS) + 0.0 for value in solution[:, 0].tolist())
+
+
+def gelu(x: Tensor, choice: Gelu, tanh: FourierTanh) -> Tensor:
+    """GeLU as a preset approximates it; ``tanh`` serves a :class:`TanhGelu`."""
+    match choice:
+        case FourierErf():
+            return x / 2 * (1 + segmented_series(x, choice))
+        case EvenSeries():
+            constant, *waves = even_coefficients(choice)
+            angle = x * (2 * math.pi / choice.period)
+            return x / 2 + constant + sum(a * torch.cos(k * angle) for k, a in enumerate(waves, start=1))
+        case Quad():
+            return _polynomial(x, choice.coefficients)
+        case Polynomial():
+            pieces = torch.stack([_polynomial(x, piece) for piece in choice.pieces])
+            index = torch.bucketize(x, torch.tensor(choice.cuts, dtype=x.dtype), right=True)
+            return pieces.gather(0, index[None])[0]
+        case TanhGelu(scale=scale, cubic=cubic):
+            return x / 2 * (1 + segmented_series(scale * (x + cubic * x**3), tanh))
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    total = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
+
+
+def sigmoid(x: Tensor, tanh: FourierTanh) -> Tensor:
+    """(1 + tanh(x / 2)) / 2, by the preset's tanh."""
+    return (1 + segmented_series(x / 2, tanh)) / 2
 
 
 def two_quad_weights(scores: Tensor, offset: float, mask: Tensor | None = None) -> Tensor:
@@ -107,7 +168,7 @@ def two_quad_weights(scores: Tensor, offset: float, mask: Tensor | None = None) 
     return shifted.square()
 
 
-def exponential_weights(scores: Tensor, clip: float, mask: Tensor | None = None) -> Tensor:
+def exponential_weights(scores: Tensor, choice: ExactSoftmax, mask: Tensor | None = None) -> Tensor:
     """exp(x - max), 0 where x - max < -clip or the key is masked; to be divided by its row's sum.
 
     The maximum is over the keys that count, so every row's sum is within 1 and T. Shapes as in
@@ -116,7 +177,12 @@ def exponential_weights(scores: Tensor, clip: float, mask: Tensor | None = None)
     if mask is not None:
         scores = torch.where(_keys(mask), scores, -math.inf)
     shifted = scores - scores.amax(dim=-1, keepdim=True)
-    return torch.where(shifted >= -clip, torch.exp(shifted), 0.0)
+    if isinstance(choice.exponential, LimitExponential):
+        steps = choice.exponential.squarings
+        value = (1 + shifted / 2**steps) ** (2**steps)
+    else:
+        value = torch.exp(shifted)
+    return torch.where(shifted >= -choice.clip, value, 0.0)
 
 
 def softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secformer_rt.graph import approximations
-from secformer_rt.graph.goldschmidt import reciprocal, rsqrt
+from secformer_rt.graph.iterations import InverseKind
 from secformer_rt.graph.ir import (
     Add,
     AddRows,
@@ -20,18 +20,24 @@ from secformer_rt.graph.ir import (
     FirstToken,
     Gelu,
     Graph,
+    InverseRoot,
     LayerNorm,
     Linear,
+    Maximum,
     MeanPool,
     MergeHeads,
     Node,
+    Reciprocal,
+    Relu,
     Scores,
     Shape,
+    Sigmoid,
+    Softmax,
     SplitHeads,
     Tanh,
 )
 from secformer_rt.graph.preset import Preset, TwoQuad
-from secformer_rt.graph.ranges import Calibration, Quantity, node_deflation
+from secformer_rt.graph.ranges import Calibration, Quantity, node_iteration
 
 Observer = Callable[[str, Quantity, Tensor], None]
 """Called as (node, quantity, values) with padding left out; see :class:`Calibration` for the quantities."""
@@ -55,7 +61,7 @@ def execute(
         parameters: by name, in any floating dtype.
         inputs: by name; integer inputs in any dtype.
         preset: which approximations to use; None means the exact functions.
-        calibration: deflates Goldschmidt iterations; see :func:`node_deflation` for what None means.
+        calibration: says how Goldschmidt and Newton iterate; see :func:`node_iteration` for what None means.
             Seeded inverses are computed as 1/x and 1/sqrt(x).
         observe: told of every node's output and of floating inputs, and of variances and denominators.
         dtype: of the computation.
@@ -65,7 +71,7 @@ def execute(
         The wires by name, inputs included, in ``dtype``.
 
     Raises:
-        BadConfigError: see :func:`node_deflation`.
+        BadConfigError: see :func:`node_iteration`.
         ValueError: a parameter or an input is missing or has the wrong shape.
     """
     for wire in graph.inputs:
@@ -137,7 +143,9 @@ class _Run:
             case Add():
                 return x + others[0]
             case Gelu():
-                return functional.gelu(x) if self.preset is None else approximations.gelu(x, self.preset.gelu)
+                if self.preset is None:
+                    return functional.gelu(x)
+                return approximations.gelu(x, self.preset.gelu, self.preset.tanh)
             case Tanh():
                 if self.preset is None:
                     return torch.tanh(x)
@@ -146,6 +154,23 @@ class _Run:
                 return _weighted_mean(x, others[0]) if others else x.mean(dim=1)
             case FirstToken():
                 return x[:, 0]
+            case Sigmoid():
+                if self.preset is None:
+                    return torch.sigmoid(x)
+                return approximations.sigmoid(x, self.preset.tanh)
+            case Relu():
+                return torch.relu(x)
+            case Softmax():
+                if self.preset is None:
+                    return torch.softmax(x, dim=-1)
+                weights, inverse = self.softmax(node, x, None)
+                return weights * inverse
+            case Maximum():
+                return x.amax(dim=-1, keepdim=True)
+            case Reciprocal():
+                return x.reciprocal() if self.preset is None else self.inverse(node, x, "reciprocal")
+            case InverseRoot():
+                return x.rsqrt() if self.preset is None else self.inverse(node, x, "rsqrt")
 
     def layer_norm(self, node: Node, x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
         centred = x - x.mean(dim=-1, keepdim=True)
@@ -153,8 +178,7 @@ class _Run:
         self.note(node.name, "variance", variance)
         if self.preset is None:
             return functional.layer_norm(x, x.shape[-1:], gain, bias, eps)
-        chosen = node_deflation(self.graph, node, self.preset, self.calibration)
-        inverse = variance.rsqrt() if chosen is None else rsqrt(variance, chosen)
+        inverse = self.inverse(node, variance, "rsqrt")
         return centred * inverse * gain + bias
 
     def attend(self, node: Node, scores: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -163,17 +187,29 @@ class _Run:
             values = torch.where(mask[:, None, :, None] != 0, values, 0.0)
         if self.preset is None:
             return approximations.softmax(scores, mask) @ values
+        weights, inverse = self.softmax(node, scores, mask)
+        return (weights @ values) * inverse
+
+    def softmax(self, node: Node, scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weights, and the inverse of each row's sum."""
+        assert self.preset is not None
         choice = self.preset.softmax
         if isinstance(choice, TwoQuad):
             weights = approximations.two_quad_weights(scores, choice.offset, mask)
         else:
-            weights = approximations.exponential_weights(scores, choice.clip, mask)
+            weights = approximations.exponential_weights(scores, choice, mask)
         total = weights.sum(dim=-1, keepdim=True)
         if isinstance(choice, TwoQuad):
             self.note(node.name, "denominator", total)
-        chosen = node_deflation(self.graph, node, self.preset, self.calibration)
-        inverse = total.reciprocal() if chosen is None else reciprocal(total, chosen)
-        return (weights @ values) * inverse
+        return weights, self.inverse(node, total, "reciprocal")
+
+    def inverse(self, node: Node, value: Tensor, kind: InverseKind) -> Tensor:
+        """1/x or 1/sqrt(x) as the preset has it; seeded ones are taken as exact."""
+        assert self.preset is not None
+        chosen = node_iteration(self.graph, node, self.preset, self.calibration)
+        if chosen is None:
+            return value.reciprocal() if kind == "reciprocal" else value.rsqrt()
+        return chosen.apply(value)
 
     def note(self, name: str, quantity: Quantity, values: Tensor, *, keys: bool = False) -> None:
         """Report (B, T, ..), (B, h, T, ..) or (B, ..) without padded rows and, with ``keys``, columns."""

@@ -112,6 +112,42 @@ class FirstToken:
     """(B, T, H) to (B, H): the row of [CLS]."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sigmoid:
+    """1 / (1 + exp(-x))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relu:
+    """max(x, 0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """Softmax along the last axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Maximum:
+    """The largest element along the last axis, which stays as an axis of 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reciprocal:
+    """1 / x, element by element, for x in [low, high]."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class InverseRoot:
+    """1 / sqrt(x), element by element, for x in [low, high]."""
+
+    low: float
+    high: float
+
+
 Op = (
     Embed
     | AddRows
@@ -126,6 +162,12 @@ Op = (
     | Tanh
     | MeanPool
     | FirstToken
+    | Sigmoid
+    | Relu
+    | Softmax
+    | Maximum
+    | Reciprocal
+    | InverseRoot
 )
 
 

@@ -7,10 +7,10 @@ protocols read the same object, so that both compute the same function.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from secformer_rt.errors import BadConfigError
 
@@ -20,13 +20,24 @@ class _Frozen(BaseModel):
 
 
 class Goldschmidt(_Frozen):
-    """Iteration with deflation (SecFormer, section 3): eta and the count come from calibration.
+    """Iteration with deflation (SecFormer, section 3): constants and count come from the calibrated range.
 
-    ``iterations`` is an upper bound; fewer are run where the calibrated range needs fewer.
+    ``iterations`` is an upper bound; fewer are run where the range needs fewer.
     """
 
     protocol: Literal["goldschmidt"]
     iterations: int = Field(ge=1, le=40)
+    tolerance: float = Field(default=1e-4, gt=0, lt=1)
+
+
+class Newton(_Frozen):
+    """Newton's iteration from a line over the calibrated range (CrypTen starts from an exponential).
+
+    ``iterations`` is an upper bound; fewer are run where the range needs fewer.
+    """
+
+    protocol: Literal["newton"]
+    iterations: int = Field(ge=1, le=60)
     tolerance: float = Field(default=1e-4, gt=0, lt=1)
 
 
@@ -37,7 +48,7 @@ class Seeded(_Frozen):
     segments: int = Field(default=16, ge=1, le=64)
 
 
-Inverse = Annotated[Goldschmidt | Seeded, Field(discriminator="protocol")]
+Inverse = Annotated[Goldschmidt | Newton | Seeded, Field(discriminator="protocol")]
 
 
 class FourierErf(_Frozen):
@@ -57,6 +68,70 @@ class FourierTanh(FourierErf):
     """tanh(x) as an odd sine series inside ``|x| <= cut``, and its sign outside."""
 
 
+class EvenSeries(_Frozen):
+    """GeLU as ``x / 2`` and an even cosine series of ``x erf(x / sqrt 2) / 2``: no comparison.
+
+    Good for ``|x| <= cut`` only, which calibration checks. ``period`` must be a power of two.
+    """
+
+    protocol: Literal["even"]
+    period: float = Field(gt=0)
+    cut: float = Field(gt=0)
+    terms: int = Field(ge=1, le=64)
+
+
+class Quad(_Frozen):
+    """GeLU as one quadratic, ``c_0 + c_1 x + c_2 x^2`` (MPCFormer, section 3.1)."""
+
+    protocol: Literal["quad"]
+    coefficients: tuple[float, float, float] = (0.5, 0.25, 0.125)
+
+
+class Polynomial(_Frozen):
+    """GeLU in pieces, a polynomial on each: coefficients from the constant up (PUMA, section 3.2)."""
+
+    protocol: Literal["polynomial"]
+    cuts: tuple[float, ...] = Field(min_length=1, max_length=15)
+    pieces: tuple[tuple[float, ...], ...]
+
+    @model_validator(mode="after")
+    def _matching(self) -> Self:
+        if len(self.pieces) != len(self.cuts) + 1:
+            raise ValueError(f"{len(self.cuts)} cuts separate {len(self.cuts) + 1} pieces")
+        if list(self.cuts) != sorted(set(self.cuts)):
+            raise ValueError("cuts must increase")
+        if any(not 1 <= len(piece) <= 7 for piece in self.pieces):
+            raise ValueError("a piece has one to seven coefficients")
+        return self
+
+
+class TanhGelu(_Frozen):
+    """GeLU as ``x / 2 (1 + tanh(scale (x + cubic x^3)))``, by the preset's tanh (CrypTen)."""
+
+    protocol: Literal["tanh"]
+    scale: float = 0.7978845608028654
+    cubic: float = 0.044715
+
+
+Gelu = Annotated[FourierErf | EvenSeries | Quad | Polynomial | TanhGelu, Field(discriminator="protocol")]
+
+
+class DealtExponential(_Frozen):
+    """exp from one opening and a dealt exp of its mask."""
+
+    protocol: Literal["dealt"]
+
+
+class LimitExponential(_Frozen):
+    """exp as ``(1 + x / 2^n)^(2^n)``, n squarings (CrypTen: 8; PUMA: 5)."""
+
+    protocol: Literal["limit"]
+    squarings: int = Field(ge=1, le=12)
+
+
+Exponential = Annotated[DealtExponential | LimitExponential, Field(discriminator="protocol")]
+
+
 class TwoQuad(_Frozen):
     """(x + offset)^2 over its row's sum (MPCFormer; SecFormer, section 3)."""
 
@@ -66,14 +141,24 @@ class TwoQuad(_Frozen):
 
 
 class ExactSoftmax(_Frozen):
-    """exp(x - max) over its row's sum; exp is 0 below ``-clip``."""
+    """exp(x - max) over its row's sum; exp is 0 below ``-clip``. A dealt exp clips at 8 or 16."""
 
     protocol: Literal["exact"]
-    clip: Literal[8, 16] = 16
+    clip: float = Field(default=16, ge=4, le=64)
+    exponential: Exponential = DealtExponential(protocol="dealt")
     division: Inverse
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if isinstance(self.exponential, DealtExponential) and self.clip not in (8, 16):
+            raise ValueError("a dealt exponential clips at 8 or 16: change clip, or choose limit")
+        return self
 
 
 Softmax = Annotated[TwoQuad | ExactSoftmax, Field(discriminator="protocol")]
+
+Comparison = Literal["tables", "adder"]
+"""Dealt chunk tables on the masked opening, or a binary adder on shares (SecFormer, CrypTen)."""
 
 
 class LayerNormChoice(_Frozen):
@@ -93,6 +178,7 @@ class FixedPointBits(_Frozen):
     dense: int = Field(default=18, ge=6, le=20)  # the other matrices
     table: int = Field(default=16, ge=6, le=20)  # embeddings and offsets
     range: int = Field(default=8, ge=3, le=12)  # arguments of GeLU and tanh are below 2^range
+    truncation: Literal["dealt", "local"] = "dealt"  # local fails at random: docs/protocols.md
 
 
 class Preset(_Frozen):
@@ -101,7 +187,8 @@ class Preset(_Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     description: str
     fixed_point: FixedPointBits = FixedPointBits()
-    gelu: FourierErf
+    comparison: Comparison = "tables"
+    gelu: Gelu
     softmax: Softmax
     layernorm: LayerNormChoice
     tanh: FourierTanh

@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from secformer_rt.errors import BadConfigError
-from secformer_rt.graph.goldschmidt import Deflation, InverseKind, deflation
-from secformer_rt.graph.ir import Attend, Graph, LayerNorm, Node
-from secformer_rt.graph.preset import Goldschmidt, Inverse, Preset, TwoQuad, explain
+from secformer_rt.graph.ir import Attend, Graph, InverseRoot, LayerNorm, Node, Reciprocal, Softmax
+from secformer_rt.graph.iterations import InverseKind, Iteration, goldschmidt_steps, newton_steps
+from secformer_rt.graph.preset import Goldschmidt, Inverse, Newton, Preset, Seeded, TwoQuad, explain
 
 Quantity = Literal["output", "variance", "denominator"]
 Range = tuple[float, float]
@@ -90,7 +90,7 @@ class Calibration(BaseModel):
 def inverse_range(
     graph: Graph, node: Node, preset: Preset, calibration: Calibration | None
 ) -> tuple[float, float]:
-    """The range of the number that is inverted inside a LayerNorm or Attend.
+    """The range of the number that is inverted inside a LayerNorm, a softmax or an inverse.
 
     A softmax with maximum and exponential has sums within 1 and T, whatever the model. Without a
     calibration, variances are taken to lie within [2^-12, 4] at the embeddings and [2^-6, 2^10] elsewhere,
@@ -105,9 +105,11 @@ def inverse_range(
     if isinstance(node.op, LayerNorm):
         quantity = "variance"
         default = UNCALIBRATED_EMBEDDING_VARIANCE if node.layer == "embeddings" else UNCALIBRATED_VARIANCE
-    elif isinstance(node.op, Attend) and isinstance(preset.softmax, TwoQuad):
+    elif isinstance(node.op, Reciprocal | InverseRoot):
+        return node.op.low, node.op.high
+    elif isinstance(node.op, Attend | Softmax) and isinstance(preset.softmax, TwoQuad):
         quantity, default = "denominator", UNCALIBRATED_DENOMINATOR
-    elif isinstance(node.op, Attend):
+    elif isinstance(node.op, Attend | Softmax):
         return 1.0, float(graph.shapes[node.inputs[0]][-1])
     else:
         raise ValueError(f"{node.name} inverts nothing")
@@ -121,26 +123,36 @@ def inverse_range(
     return bounds
 
 
-def node_deflation(
+def node_iteration(
     graph: Graph, node: Node, preset: Preset, calibration: Calibration | None
-) -> Deflation | None:
-    """How the inverse inside a node is deflated, or None if it has none or it is seeded.
+) -> Iteration | None:
+    """How the inverse inside a node iterates, or None if it has none or it is seeded.
 
     Raises:
         BadConfigError: as :func:`inverse_range`, or the range needs more iterations than the preset allows.
     """
     kind: InverseKind
     choice: Inverse
-    if isinstance(node.op, LayerNorm):
+    if isinstance(node.op, LayerNorm | InverseRoot):
         kind, choice = "rsqrt", preset.layernorm.rsqrt
-    elif isinstance(node.op, Attend):
+    elif isinstance(node.op, Attend | Softmax | Reciprocal):
         kind, choice = "reciprocal", preset.softmax.division
     else:
         return None
-    if not isinstance(choice, Goldschmidt):
+    if isinstance(choice, Seeded):
         return None
     bounds = inverse_range(graph, node, preset, calibration)
     try:
-        return deflation(*bounds, kind, choice.tolerance, choice.iterations)
+        return iteration(choice, bounds, kind)
     except BadConfigError as error:
         raise BadConfigError(f"{node.name}: {error}") from error
+
+
+def iteration(choice: Goldschmidt | Newton, bounds: Range, kind: InverseKind) -> Iteration:
+    """The iteration that a preset's choice stands for over a range.
+
+    Raises:
+        BadConfigError: the range needs more iterations than the preset allows.
+    """
+    find = goldschmidt_steps if isinstance(choice, Goldschmidt) else newton_steps
+    return find(*bounds, kind, choice.tolerance, choice.iterations)

@@ -13,6 +13,7 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
+from secformer_rt.graph.preset import Comparison
 from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Term, deal, parallel, reveal
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Sharing, Source
 from secformer_rt.ring.packing import chunk_lookup, pack_bits, unpack_bits
@@ -121,7 +122,12 @@ def _chunks(values: Tensor, low: int, high: int) -> Tensor:
 
 
 def less_than(
-    x: Opened, thresholds: tuple[int, ...], *, bits: int | None = None, drop: int = 0
+    x: Opened,
+    thresholds: tuple[int, ...],
+    *,
+    bits: int | None = None,
+    drop: int = 0,
+    method: Comparison = "tables",
 ) -> Protocol[Bits]:
     """XOR shares of ``x < t`` for every public threshold (in units of x), shape (len(t), *x.shape).
 

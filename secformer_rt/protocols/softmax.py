@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import ceil, log2
 
-from secformer_rt.graph.goldschmidt import Deflation
-from secformer_rt.graph.preset import ExactSoftmax, FixedPointBits, Goldschmidt, Inverse, TwoQuad
+from secformer_rt.graph.iterations import Iteration
+from secformer_rt.graph.preset import ExactSoftmax, FixedPointBits, TwoQuad
 from secformer_rt.protocols.core import Form, Protocol, Secret, booked, parallel
 from secformer_rt.protocols.exponential import exponential
-from secformer_rt.protocols.inverse import Kind, goldschmidt, seeded
+from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.linear import secret_matmul
 from secformer_rt.protocols.masking import open_elementwise, open_masked
 from secformer_rt.protocols.maximum import row_maximum
@@ -22,32 +22,12 @@ WEIGHT_FRAC = 16  # of exp(x - max)
 QUAD_INT = 19  # a square of a shifted score is below 2^19
 
 
-def inverse(
-    x: Secret,
-    kind: Kind,
-    choice: Inverse,
-    deflation: Deflation | None,
-    bounds: tuple[float, float],
-    *,
-    frac: int,
-    input_frac: int,
-    slope_frac: int,
-) -> Protocol[Secret]:
-    """1/x or 1/sqrt(x) by the protocol of the preset, truncated to ``frac`` fraction bits."""
-    if isinstance(choice, Goldschmidt):
-        assert deflation is not None
-        result = yield from goldschmidt(x, kind, deflation)
-    else:
-        result = yield from seeded(x, kind, *bounds, choice, frac=input_frac, slope_frac=slope_frac)
-    return (yield from truncate(result, frac))
-
-
 def two_quad_attend(
     scores: Secret,
     values: Secret,
     mask: Secret | None,
     choice: TwoQuad,
-    deflation: Deflation | None,
+    iteration: Iteration | None,
     bounds: tuple[float, float],
     bits: FixedPointBits,
 ) -> Protocol[Secret]:
@@ -70,10 +50,10 @@ def two_quad_attend(
     total = squares.local(squares.share.sum(-1, keepdim=True))
 
     # 1/sum = p / eta with p up to eta/low: what is multiplied later must stay below 2^62 times 1/eta.
-    exponent = deflation.exponent if deflation is not None else ceil(log2(bounds[1]))
+    exponent = iteration.exponent if iteration is not None else ceil(log2(bounds[1]))
     precision = min(22, 60 - squares.frac - exponent) + exponent
     division = inverse(
-        total, "reciprocal", choice.division, deflation, bounds,
+        total, "reciprocal", choice.division, iteration, bounds,
         frac=precision, input_frac=squares.frac - 6, slope_frac=62 - squares.frac,
     )  # fmt: skip
     reciprocal, _ = yield from parallel(division, _opened(squares))
@@ -97,7 +77,7 @@ def exact_attend(
     values: Secret,
     mask: Secret | None,
     choice: ExactSoftmax,
-    deflation: Deflation | None,
+    iteration: Iteration | None,
     bits: FixedPointBits,
 ) -> Protocol[Secret]:
     """Softmax with maximum and exponential, times the values; normalised after the product.
@@ -124,7 +104,7 @@ def exact_attend(
 
     bounds = (0.5, 2.0 * scores.shape[-1])
     division = inverse(
-        total, "reciprocal", choice.division, deflation, bounds,
+        total, "reciprocal", choice.division, iteration, bounds,
         frac=22, input_frac=WEIGHT_FRAC, slope_frac=30,
     )  # fmt: skip
     reciprocal, context = yield from parallel(

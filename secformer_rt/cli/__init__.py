@@ -1,0 +1,36 @@
+"""The command line: ``secformer-rt`` and its commands, one file for each family."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import NoReturn
+
+import typer
+
+from secformer_rt.cli.ask import infer, provision
+from secformer_rt.cli.options import presets_directory
+from secformer_rt.cli.party import health, party
+from secformer_rt.cli.run import run
+from secformer_rt.clients.cluster import ERROR_PREFIX
+from secformer_rt.errors import SecformerError
+
+__all__ = ["main", "presets_directory"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for command in (run, party, health, provision, infer):
+    app.command()(command)
+
+
+def main() -> NoReturn:
+    """Run the command line; expected failures are one sentence and a documented exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except SecformerError as error:
+        sys.stderr.write(f"{ERROR_PREFIX}{error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{ERROR_PREFIX}interrupted.\n")
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,67 @@
+"""``provision`` and ``infer``: the model owner and the data owner of a running deployment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from secformer_rt.cli.options import (
+    AsJson,
+    Checkpoint,
+    Config,
+    EmbeddingOption,
+    PresetOption,
+    deployment,
+    embedding_kind,
+    presets_directory,
+    print_json,
+    progress,
+)
+from secformer_rt.clients.ask import ask, asked_summary, print_asked
+from secformer_rt.clients.connection import Servers
+from secformer_rt.clients.main_job import checkpoint_job, describe_job
+from secformer_rt.clients.model_owner import provision as provision_model
+from secformer_rt.graph.preset import load_preset
+
+
+def provision(
+    config: Config,
+    checkpoint: Checkpoint = None,
+    preset: PresetOption = "exact",
+    embedding: EmbeddingOption = "private",
+    as_json: AsJson = False,
+) -> None:
+    """Share a checkpoint with a running deployment, and print the model's id."""
+    settings = deployment(config)
+    chosen, kind = load_preset(preset, presets_directory()), embedding_kind(embedding)
+    job = checkpoint_job(checkpoint, ())
+    with progress(quiet=as_json) as on_progress, Servers(settings) as servers:
+        servers.wait_ready()
+        manifest = describe_job(job, chosen, kind, on_progress)
+        model = provision_model(servers, manifest, job.parameters, on_progress)
+    if as_json:
+        print_json({"model_id": model.model_id, "model": manifest.model, "seconds": model.seconds})
+    else:
+        sys.stdout.write(f"{model.model_id}\n")
+
+
+def infer(
+    texts: Annotated[list[str], typer.Argument(help="Texts to ask about.")],
+    config: Config,
+    model_id: Annotated[str | None, typer.Option(help="As provision printed it.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Where the tokenizer is.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a provisioned model: embeddings and their cosines, or the probabilities of labels."""
+    settings = deployment(config)
+    with progress(quiet=as_json) as on_progress, Servers(settings) as servers:
+        servers.wait_ready()
+        asked = ask(servers, texts, model_id, checkpoint, on_progress)
+    if as_json:
+        print_json(asked_summary(asked))
+    else:
+        print_asked(asked, Console())

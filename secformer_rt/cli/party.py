@@ -1,0 +1,42 @@
+"""``party`` and ``health``: running a party, and asking whether one answers."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from secformer_rt.cli.options import Config, RoleArgument, deployment, party_role
+from secformer_rt.clients.cluster import ERROR_PREFIX
+from secformer_rt.errors import PeerUnreachableError
+from secformer_rt.parties.process import run_party
+from secformer_rt.parties.settings import load_settings
+from secformer_rt.transport.channel import READY, open_channel, wait_ready
+
+HEALTH_S = 3.0  # that a health check may take
+
+
+def party(
+    role: RoleArgument,
+    config: Config,
+    watch_stdin: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run one party until it is told to stop."""
+    run_party(party_role(role), load_settings(config), watch_stdin=watch_stdin)
+
+
+def health(
+    role: RoleArgument,
+    config: Config,
+    ready: Annotated[bool, typer.Option("--ready", help="Ask whether it can take a run.")] = False,
+) -> None:
+    """Exit with 0 if a party is alive, else with 1."""
+    name, settings = party_role(role), deployment(config)
+    address = settings.endpoint(name).address
+    with open_channel(address) as channel:
+        try:
+            wait_ready(channel, name, address, HEALTH_S, service=READY if ready else "")
+        except PeerUnreachableError as error:
+            sys.stderr.write(f"{ERROR_PREFIX}{error}\n")
+            raise typer.Exit(1) from error
