@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from secformer_rt.cli.ask import infer, provision
+from secformer_rt.cli.calibrate import calibrate
 from secformer_rt.cli.options import presets_directory
 from secformer_rt.cli.party import health, party
 from secformer_rt.cli.run import run
@@ -18,7 +19,7 @@ from secformer_rt.errors import SecformerError
 __all__ = ["main", "presets_directory"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (run, party, health, provision, infer):
+for command in (run, party, health, provision, infer, calibrate):
     app.command()(command)
 
 

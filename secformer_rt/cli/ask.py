@@ -11,6 +11,7 @@ from rich.console import Console
 
 from secformer_rt.cli.options import (
     AsJson,
+    CalibrationOption,
     Checkpoint,
     Config,
     EmbeddingOption,
@@ -26,22 +27,25 @@ from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.main_job import checkpoint_job, describe_job
 from secformer_rt.clients.model_owner import provision as provision_model
 from secformer_rt.graph.preset import load_preset
+from secformer_rt.graph.ranges import Calibration
 
 
 def provision(
     config: Config,
     checkpoint: Checkpoint = None,
     preset: PresetOption = "exact",
+    calibration: CalibrationOption = None,
     embedding: EmbeddingOption = "private",
     as_json: AsJson = False,
 ) -> None:
     """Share a checkpoint with a running deployment, and print the model's id."""
     settings = deployment(config)
     chosen, kind = load_preset(preset, presets_directory()), embedding_kind(embedding)
+    ranges = None if calibration is None else Calibration.load(calibration)
     job = checkpoint_job(checkpoint, ())
     with progress(quiet=as_json) as on_progress, Servers(settings) as servers:
         servers.wait_ready()
-        manifest = describe_job(job, chosen, kind, on_progress)
+        manifest = describe_job(job, chosen, kind, on_progress, ranges)
         model = provision_model(servers, manifest, job.parameters, on_progress)
     if as_json:
         print_json({"model_id": model.model_id, "model": manifest.model, "seconds": model.seconds})

@@ -10,9 +10,13 @@ from rich.console import Console
 
 from secformer_rt.cli.options import (
     AsJson,
+    BatchOption,
+    CalibrationOption,
     Checkpoint,
     EmbeddingOption,
     PresetOption,
+    Synthetic,
+    Tokens,
     deployment,
     embedding_kind,
     presets_directory,
@@ -22,6 +26,7 @@ from secformer_rt.cli.options import (
 from secformer_rt.clients.main_job import checkpoint_job, run_job, run_job_on, summary, synthetic_job
 from secformer_rt.clients.show import show
 from secformer_rt.graph.preset import load_preset
+from secformer_rt.graph.ranges import Calibration
 
 
 def run(
@@ -31,21 +36,26 @@ def run(
     ] = None,
     preset: PresetOption = "exact",
     checkpoint: Checkpoint = None,
-    synthetic: Annotated[str | None, typer.Option(help="bert-tiny, bert-base or bert-large.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="With --synthetic: tokens of each text.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="With --synthetic: texts.")] = 1,
+    calibration: CalibrationOption = None,
+    synthetic: Synthetic = None,
+    tokens: Tokens = 128,
+    batch: BatchOption = 1,
     embedding: EmbeddingOption = "private",
     as_json: AsJson = False,
 ) -> None:
     """Start three parties here, ask them, and hold the answer against the plaintext model."""
     settings = None if config is None else deployment(config)
     chosen, kind = load_preset(preset, presets_directory()), embedding_kind(embedding)
-    job = synthetic_job(synthetic, tokens, batch) if synthetic else checkpoint_job(checkpoint, texts or ())
+    ranges = None if calibration is None else Calibration.load(calibration)
+    if synthetic:
+        job = synthetic_job(synthetic, tokens, batch)
+    else:
+        job = checkpoint_job(checkpoint, texts or (), batch)
     with progress(quiet=as_json) as on_progress:
         if settings is None:
-            outcome = run_job(job, chosen, kind, on_progress=on_progress)
+            outcome = run_job(job, chosen, kind, calibration=ranges, on_progress=on_progress)
         else:
-            outcome = run_job_on(settings, job, chosen, kind, on_progress=on_progress)
+            outcome = run_job_on(settings, job, chosen, kind, calibration=ranges, on_progress=on_progress)
     if as_json:
         print_json(summary(outcome))
     else:

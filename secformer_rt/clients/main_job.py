@@ -17,7 +17,7 @@ from secformer_rt.clients.cluster import LocalCluster, loopback_settings
 from secformer_rt.clients.connection import OnProgress, OnWait, Servers, ignore_progress
 from secformer_rt.clients.data_owner import Answer, DataOwner
 from secformer_rt.clients.model_owner import ProvisionedModel, provision
-from secformer_rt.errors import BadCheckpointError, BadInputError
+from secformer_rt.errors import BadCheckpointError, BadConfigError, BadInputError
 from secformer_rt.graph.architecture import Architecture, synthetic_architecture, synthetic_parameters
 from secformer_rt.graph.batch import Batch, random_batches
 from secformer_rt.graph.bert import Embedding
@@ -25,6 +25,7 @@ from secformer_rt.graph.calibration import bundled_texts, calibrate
 from secformer_rt.graph.checkpoint import default_checkpoint, load_checkpoint
 from secformer_rt.graph.executor import execute
 from secformer_rt.graph.preset import Preset
+from secformer_rt.graph.ranges import DEFAULT_HEADROOM, Calibration
 from secformer_rt.graph.tokenizer import Tokenizer
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.report import LinkBytes, PartyReport
@@ -51,8 +52,10 @@ class Job:
     normalise: bool = False
 
 
-def checkpoint_job(directory: Path | None, texts: Sequence[str]) -> Job:
-    """Texts for a checkpoint: each a request of its own, so that none is padded.
+def checkpoint_job(
+    directory: Path | None, texts: Sequence[str], batch: int = 1, calibration_texts: Sequence[str] = ()
+) -> Job:
+    """Texts for a checkpoint, ``batch`` in a request: by default each has its own, so that none is padded.
 
     Raises:
         BadCheckpointError, UnsupportedModelError, BadInputError: see their sentences.
@@ -62,20 +65,26 @@ def checkpoint_job(directory: Path | None, texts: Sequence[str]) -> Job:
         raise BadCheckpointError(f"{checkpoint.directory} has no tokenizer.json or vocab.txt: add one.")
     tokenizer = Tokenizer.load(checkpoint.tokenizer.parent, checkpoint.architecture.positions)
     texts = tuple(texts) or DEFAULT_TEXTS
-    samples = []
-    for text in bundled_texts()[:: max(1, len(bundled_texts()) // CALIBRATION_TEXTS)]:
-        with suppress(BadInputError):  # a short-sighted model cannot read the long samples
-            samples.append(tokenizer.encode([text]))
+    samples = calibration_texts or bundled_texts()[:: max(1, len(bundled_texts()) // CALIBRATION_TEXTS)]
     return Job(
         name="all-MiniLM-L6-v2" if directory is None else directory.resolve().name,
         architecture=checkpoint.architecture,
         parameters=checkpoint.parameters,
-        batches=tuple(tokenizer.encode([text]) for text in texts),
-        calibration_batches=tuple(samples),
+        batches=tuple(tokenizer.encode(texts[i : i + batch]) for i in range(0, len(texts), batch)),
+        calibration_batches=_readable(tokenizer, samples),
         texts=texts,
         labels=checkpoint.labels,
         normalise=checkpoint.normalise,
     )
+
+
+def _readable(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Batch, ...]:
+    """Each text that the model can read; a short-sighted one cannot read long samples."""
+    batches = []
+    for text in texts:
+        with suppress(BadInputError):
+            batches.append(tokenizer.encode([text]))
+    return tuple(batches)
 
 
 def synthetic_job(name: str, tokens: int, batch: int) -> Job:
@@ -113,6 +122,7 @@ def run_job(
     preset: Preset,
     embedding: Embedding,
     *,
+    calibration: Calibration | None = None,
     settings: Settings | None = None,
     log: IO[str] | None = None,
     on_progress: OnProgress = ignore_progress,
@@ -132,7 +142,7 @@ def run_job(
                 raise failure
 
         # The parties start up while this process calibrates.
-        manifest = describe_job(job, preset, embedding, on_progress)
+        manifest = describe_job(job, preset, embedding, on_progress, calibration)
         model, answers = _ask(job, manifest, settings, on_progress, check)
     return _compare(job, manifest, model, answers, settings.insecure, began, on_progress)
 
@@ -143,6 +153,7 @@ def run_job_on(
     preset: Preset,
     embedding: Embedding,
     *,
+    calibration: Calibration | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Outcome:
     """The same against parties that run already, wherever they are.
@@ -151,27 +162,49 @@ def run_job_on(
         SecformerError: with one sentence.
     """
     began = time.perf_counter()
-    manifest = describe_job(job, preset, embedding, on_progress)
+    manifest = describe_job(job, preset, embedding, on_progress, calibration)
     model, answers = _ask(job, manifest, settings, on_progress)
     return _compare(job, manifest, model, answers, settings.insecure, began, on_progress)
 
 
-def describe_job(
-    job: Job, preset: Preset, embedding: Embedding, on_progress: OnProgress = ignore_progress
-) -> Manifest:
-    """Calibrate a job's model: what the parties are told of it.
+def calibrate_job(
+    job: Job, preset: Preset, on_progress: OnProgress = ignore_progress, headroom: float = DEFAULT_HEADROOM
+) -> Calibration:
+    """Run a job's sample texts in plaintext.
 
     Raises:
         OutOfRangeError: a value is infinite or not a number under this preset.
     """
     on_progress("calibrate", 0, len(job.calibration_batches))
-    calibration = calibrate(
+    return calibrate(
         job.architecture,
         job.parameters,
         job.calibration_batches,
         preset,
+        headroom,
         progress=lambda done: on_progress("calibrate", done, len(job.calibration_batches)),
     )
+
+
+def describe_job(
+    job: Job,
+    preset: Preset,
+    embedding: Embedding,
+    on_progress: OnProgress = ignore_progress,
+    calibration: Calibration | None = None,
+) -> Manifest:
+    """What the parties are told of a job's model; it is calibrated now unless it has been.
+
+    Raises:
+        OutOfRangeError: a value is infinite or not a number under this preset.
+        BadConfigError: the calibration was made for another preset.
+    """
+    if calibration is None:
+        calibration = calibrate_job(job, preset, on_progress)
+    elif calibration.preset != preset.name:
+        raise BadConfigError(
+            f"The calibration is for preset {calibration.preset!r}, not {preset.name!r}: calibrate again."
+        )
     return Manifest(
         model=job.name,
         architecture=job.architecture,

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from secformer_rt.graph import approximations
-from secformer_rt.graph.iterations import InverseKind
 from secformer_rt.graph.ir import (
     Add,
     AddRows,
@@ -36,6 +35,7 @@ from secformer_rt.graph.ir import (
     SplitHeads,
     Tanh,
 )
+from secformer_rt.graph.iterations import InverseKind
 from secformer_rt.graph.preset import Preset, TwoQuad
 from secformer_rt.graph.ranges import Calibration, Quantity, node_iteration
 
@@ -163,8 +163,8 @@ class _Run:
             case Softmax():
                 if self.preset is None:
                     return torch.softmax(x, dim=-1)
-                weights, inverse = self.softmax(node, x, None)
-                return weights * inverse
+                numerator, inverse = self.softmax(node, x, None)
+                return numerator * inverse
             case Maximum():
                 return x.amax(dim=-1, keepdim=True)
             case Reciprocal():

@@ -18,9 +18,10 @@ from secformer_rt.errors import BadConfigError
 
 InverseKind = Literal["reciprocal", "rsqrt"]
 
-SLOPE_BITS = 6  # fraction bits of a Goldschmidt step's slope
+SLOPE_BITS = 4  # fraction bits of a Goldschmidt step's slope
 CONSTANT_BITS = 14  # and of its constant
-START_BITS = 10  # of the line that Newton's iteration starts from
+START_BITS = 20  # of the line that Newton's iteration starts from
+MARGIN = 2.0**-5  # by which a range is left before an argument surely counts as outside
 _NEARLY_ONE = 0.75  # from here on the unscaled step is as good
 
 
@@ -34,9 +35,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class GoldschmidtSteps:
-    """eta = 2^exponent, even for an inverse square root, and the step of every iteration."""
+    """eta = 2^exponent, even for an inverse square root, and the step of every iteration.
+
+    Arguments beyond [low, high] are taken for the nearer end.
+    """
 
     kind: InverseKind
+    low: float
+    high: float
     exponent: int
     steps: tuple[Step, ...]
 
@@ -47,7 +53,7 @@ class GoldschmidtSteps:
 
     def apply(self, value: Tensor) -> Tensor:
         """``q = value / eta, p = 1``; steps; the result is ``p / eta``, or ``p / sqrt(eta)``."""
-        q = value / math.ldexp(1.0, self.exponent)
+        q = value.clamp(self.low, self.high) / math.ldexp(1.0, self.exponent)
         p = torch.ones_like(q)
         for step in self.steps:
             m = step.constant - step.slope * q
@@ -57,16 +63,21 @@ class GoldschmidtSteps:
 
 @dataclass(frozen=True, slots=True)
 class NewtonSteps:
-    """eta = 2^exponent, the line ``y = constant - slope q`` to start from, and the number of iterations."""
+    """eta = 2^exponent, the line ``y = constant - slope q`` to start from, and the number of iterations.
+
+    Arguments beyond [low, high] are taken for the nearer end.
+    """
 
     kind: InverseKind
+    low: float
+    high: float
     exponent: int
     start: Step
     iterations: int
 
     def apply(self, value: Tensor) -> Tensor:
-        """``q = value / eta``; ``y <- y (2 - q y)`` or ``y (3 - q y^2) / 2``; ``y / eta`` or ``y / sqrt(eta)``."""
-        q = value / math.ldexp(1.0, self.exponent)
+        """``q = value / eta``; ``y <- y (2 - q y)`` or ``y (3 - q y^2) / 2``; result y by eta or its root."""
+        q = value.clamp(self.low, self.high) / math.ldexp(1.0, self.exponent)
         y = self.start.constant - self.start.slope * q
         for _ in range(self.iterations):
             y = y * (2 - q * y) if self.kind == "reciprocal" else y * (3 - q * y * y) / 2
@@ -86,9 +97,9 @@ def goldschmidt_steps(
     """Deflation and the fewest steps that serve every argument in [low, high].
 
     SecFormer (arXiv 2401.00793, section 3) divides by eta once; here each step deflates anew. A step maps q
-    to q times ``m(q)``, which is largest at one point; scaling its argument so that both ends of
-    the range that is left map to the same value widens what one step gains from a factor 2 to 4 (1/x), or from
-    9/4 to 27/4 (1/sqrt x). Once the range is near 1 the plain step ``2 - q``, or ``(3 - q) / 2``, follows.
+    to ``q m(q)``, or ``q m(q)^2``, which is largest at one point. Scaling its argument so that both ends of
+    the range that is left map to about the same value raises what a small q gains in one step from a factor 2
+    to 4 (1/x), or from 9/4 to 27/4 (1/sqrt x). Near 1 the plain ``2 - q``, or ``(3 - q) / 2``, follows.
 
     Args:
         low: smallest argument, positive.
@@ -102,17 +113,17 @@ def goldschmidt_steps(
     """
     _check(low, high, kind)
     exponent = _exponent(high, kind)
-    ends = math.ldexp(low, -exponent), math.ldexp(high, -exponent)
+    ends = _widened(low, high, exponent)
     steps: list[Step] = []
-    while _error(ends, kind) > tolerance:
+    while not steps or _error(ends, kind) > tolerance:
         if len(steps) == max_iterations:
             raise BadConfigError(
-                f"A Goldschmidt {kind} over [{low:g}, {high:g}] needs more than {max_iterations} iterations for "
-                f"a relative error of {tolerance:g}: allow more, or choose the seeded protocol."
+                f"A Goldschmidt {kind} over [{low:g}, {high:g}] needs more than {max_iterations} iterations "
+                f"for a relative error of {tolerance:g}: allow more, or choose the seeded protocol."
             )
         steps.append(_step(*ends, kind))
         ends = _image(*ends, steps[-1], kind)
-    return GoldschmidtSteps(kind, exponent, tuple(steps))
+    return GoldschmidtSteps(kind, low, high, exponent, tuple(steps))
 
 
 def _check(low: float, high: float, kind: InverseKind) -> None:
@@ -120,6 +131,11 @@ def _check(low: float, high: float, kind: InverseKind) -> None:
         raise BadConfigError(
             f"The range [{low:g}, {high:g}] of a {kind} must be positive and finite: calibrate again."
         )
+
+
+def _widened(low: float, high: float, exponent: int) -> tuple[float, float]:
+    """The range by eta, a little wider: a comparison on few bits may let a value pass that is just outside."""
+    return math.ldexp(low / (1 + MARGIN), -exponent), math.ldexp(high * (1 + MARGIN), -exponent)
 
 
 def _exponent(high: float, kind: InverseKind) -> int:
@@ -135,24 +151,16 @@ def _error(ends: tuple[float, float], kind: InverseKind) -> float:
 
 
 def _step(low: float, high: float, kind: InverseKind) -> Step:
-    if kind == "reciprocal":
-        if low >= _NEARLY_ONE and high <= 1:
-            return Step(2.0, 1.0)
-        scale = 2 / (low + high)
-        slope = _rounded(scale**2, SLOPE_BITS)
-        return Step(_rounded(2 * math.sqrt(slope), CONSTANT_BITS), slope)
+    """The step after which the smallest q is largest. Its constant puts the peak at 1."""
     if low >= _NEARLY_ONE and high <= 1:
-        return Step(1.5, 0.5)
-    # w = scale q, f(w) = w (3 - w)^2 / 4: the ends map to the same value, on either side of the peak at 1.
-    near, far = 1 / high, 3 / high
-    for _ in range(60):
-        scale = (near + far) / 2
-        if scale * low * (3 - scale * low) ** 2 < scale * high * (3 - scale * high) ** 2:
-            near = scale
-        else:
-            far = scale
-    slope = _rounded(near**1.5 / 2, SLOPE_BITS)
-    return Step(_rounded(1.5 * (2 * slope) ** (1 / 3), CONSTANT_BITS), slope)
+        return Step(2.0, 1.0) if kind == "reciprocal" else Step(1.5, 0.5)
+    candidates = []
+    for slope in (n / 2**SLOPE_BITS for n in range(2**SLOPE_BITS // 2, 8 * 2**SLOPE_BITS)):
+        constant = 2 * math.sqrt(slope) if kind == "reciprocal" else 1.5 * (2 * slope) ** (1 / 3)
+        step = Step(_rounded(constant, CONSTANT_BITS), slope)
+        if step.constant > step.slope * high:  # p must stay positive
+            candidates.append((_image(low, high, step, kind)[0], step))
+    return max(candidates, key=lambda found: found[0])[1]
 
 
 def _rounded(value: float, bits: int) -> float:
@@ -180,7 +188,7 @@ def newton_steps(
     """
     _check(low, high, kind)
     exponent = _exponent(high, kind)
-    lower, upper = math.ldexp(low, -exponent), math.ldexp(high, -exponent)
+    lower, upper = _widened(low, high, exponent)
     if kind == "reciprocal":
         slope = 2 / ((lower + upper) ** 2 / 4 + lower * upper)
         constant = slope * (lower + upper)
@@ -190,16 +198,18 @@ def newton_steps(
     start = Step(_rounded(constant, START_BITS), _rounded(slope, START_BITS))
     power = 1 if kind == "reciprocal" else 2
     peak = start.constant / (start.slope * (power + 1))
-    ends = [q * (start.constant - start.slope * q) ** power for q in (lower, upper, min(max(peak, lower), upper))]
+    ends = [
+        q * (start.constant - start.slope * q) ** power for q in (lower, upper, min(max(peak, lower), upper))
+    ]
     count = 0
     while max(abs(1 - (w if power == 1 else math.sqrt(w))) for w in ends) > tolerance:
         if count == max_iterations:
             raise BadConfigError(
-                f"A Newton {kind} over [{low:g}, {high:g}] needs more than {max_iterations} iterations for "
-                f"a relative error of {tolerance:g}: allow more, or choose the seeded protocol."
+                f"A Newton {kind} over [{low:g}, {high:g}] needs more than {max_iterations} iterations "
+                f"for a relative error of {tolerance:g}: allow more, or choose the seeded protocol."
             )
         # w = q y or q y^2 of the extreme points; in between w moves monotonically towards 1 (after one step
         # from above, from below).
         ends = [w * (2 - w) if power == 1 else w * ((3 - w) / 2) ** 2 for w in ends]
         count += 1
-    return NewtonSteps(kind, exponent, start, count)
+    return NewtonSteps(kind, low, high, exponent, start, count)

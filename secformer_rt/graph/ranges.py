@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import ceil, log2
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -9,7 +11,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from secformer_rt.errors import BadConfigError
-from secformer_rt.graph.ir import Attend, Graph, InverseRoot, LayerNorm, Node, Reciprocal, Softmax
+from secformer_rt.graph.ir import (
+    Attend,
+    Graph,
+    InverseRoot,
+    LayerNorm,
+    Linear,
+    Node,
+    Reciprocal,
+    Scores,
+    Softmax,
+)
 from secformer_rt.graph.iterations import InverseKind, Iteration, goldschmidt_steps, newton_steps
 from secformer_rt.graph.preset import Goldschmidt, Inverse, Newton, Preset, Seeded, TwoQuad, explain
 
@@ -58,15 +70,26 @@ class Calibration(BaseModel):
             high * self.headroom if high > 0 else high / self.headroom,
         )
 
-    def save(self, path: Path) -> None:
-        """Write as YAML, one line per node and quantity."""
+    def save(self, path: Path, notes: Mapping[tuple[str, Quantity], str] | None = None) -> None:
+        """Write as YAML, one line per node and quantity; notes become comments.
+
+        Raises:
+            BadConfigError: the file cannot be written.
+        """
         lines = [f"preset: {self.preset}", f"headroom: {self.headroom!r}", "ranges:"]
         for node, quantities in self.ranges.items():
             lines.append(f"  {node}:")
-            lines += [f"    {quantity}: [{low!r}, {high!r}]" for quantity, (low, high) in quantities.items()]
+            for quantity, (low, high) in quantities.items():
+                note = (notes or {}).get((node, quantity))
+                lines.append(f"    {quantity}: [{low!r}, {high!r}]" + (f"  # {note}" if note else ""))
         if not self.ranges:
             lines[-1] += " {}"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        try:
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BadConfigError(
+                f"Calibration {path} cannot be written ({error.strerror}): name another file."
+            ) from error
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -156,3 +179,20 @@ def iteration(choice: Goldschmidt | Newton, bounds: Range, kind: InverseKind) ->
     """
     find = goldschmidt_steps if isinstance(choice, Goldschmidt) else newton_steps
     return find(*bounds, kind, choice.tolerance, choice.iterations)
+
+
+def derived_constants(
+    graph: Graph, preset: Preset, calibration: Calibration
+) -> dict[tuple[str, Quantity], str]:
+    """What a plan makes of a calibration, in words: iterations of each inverse, bits of each wire."""
+    notes: dict[tuple[str, Quantity], str] = {}
+    for node in graph.nodes:
+        found = node_iteration(graph, node, preset, calibration)
+        quantity: Quantity = "variance" if isinstance(node.op, LayerNorm) else "denominator"
+        if found is not None and calibration.range(node.name, quantity) is not None:
+            notes[node.name, quantity] = f"eta 2^{found.exponent}, {found.iterations} iterations"
+        output = calibration.ranges.get(node.name, {}).get("output")
+        if output is not None and isinstance(node.op, Linear | Scores):
+            reached = max(-output[0], output[1], 2.0**-20)
+            notes[node.name, "output"] = f"below 2^{ceil(log2(reached))}"
+    return notes

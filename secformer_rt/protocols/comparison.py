@@ -1,4 +1,4 @@
-"""Comparison of a masked value with public thresholds, from dealt chunk tables.
+"""Comparison of a masked value with public thresholds, from dealt chunk tables or by a binary adder.
 
 The value is ``x = P - R`` modulo ``2^k`` with P public and R known to the dealer, so ``x < t`` is the top
 bit of ``(P - t) - R``, which is the XOR of both top bits and of the borrow ``low(P - t) < low(R)``.
@@ -7,14 +7,16 @@ bit of ``(P - t) - R``, which is the XOR of both top bits and of the borrow ``lo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from math import ceil, prod
 
 import torch
 from torch import Tensor
 
 from secformer_rt.graph.preset import Comparison
-from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Term, deal, parallel, reveal
+from secformer_rt.protocols.adder import less_than_by_adder
+from secformer_rt.protocols.bits import arithmetic as arithmetic
+from secformer_rt.protocols.bits import bit_products
+from secformer_rt.protocols.core import Bits, Opened, Protocol, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Sharing, Source
 from secformer_rt.ring.packing import chunk_lookup, pack_bits, unpack_bits
 
@@ -62,54 +64,6 @@ class ChunkTables(Correlation):
         return [tables, pack_bits(((r >> self.high) & 1).to(torch.uint8))]
 
 
-@dataclass(frozen=True, slots=True)
-class BitProducts(Correlation):
-    """Random planes (F, n) and the ANDs of the listed subsets of them, (len(subsets), n)."""
-
-    factors: int
-    size: int
-    subsets: tuple[tuple[int, ...], ...]
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The masks, then the products."""
-        return (
-            Field((self.factors, self.size), Source.RANDOM, 1, Sharing.PLANES),
-            Field((len(self.subsets), self.size), Source.DERIVED, 1, Sharing.PLANES),
-        )
-
-    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """The products of the masks."""
-        masks = random[0]
-        rows = []
-        for subset in self.subsets:
-            row = masks[subset[0]]
-            for index in subset[1:]:
-                row = row & masks[index]
-            rows.append(row)
-        return [torch.stack(rows)]
-
-
-@dataclass(frozen=True, slots=True)
-class BitMask(Correlation):
-    """Random bits, as XOR shares (a plane) and as additive shares modulo ``2^bits``."""
-
-    shape: Shape
-    bits: int
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The plane and the words."""
-        return (
-            Field((ceil(prod(self.shape) / 8),), Source.RANDOM, 1, Sharing.PLANES),
-            Field(self.shape, Source.DERIVED, self.bits),
-        )
-
-    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """The bits as words."""
-        return [unpack_bits(random[0], self.shape).to(torch.int64)]
-
-
 def _chunks(values: Tensor, low: int, high: int) -> Tensor:
     """Bits ``low .. high`` of (N,) values as (C, N) chunks, least significant first."""
     count = ceil((high - low) / CHUNK)
@@ -132,8 +86,11 @@ def less_than(
     """XOR shares of ``x < t`` for every public threshold (in units of x), shape (len(t), *x.shape).
 
     Only the low ``bits`` of x are looked at (all of its ring by default): ``x - t`` must lie in
-    ``[-2^(bits-1), 2^(bits-1))``. The lowest ``drop`` bits are not compared: values within ``2^drop`` of
-    a threshold may go either way.
+    ``[-2^(bits-1), 2^(bits-1))``. The lowest ``drop`` bits need not be compared: values within ``2^drop``
+    of a threshold may go either way.
+
+    ``method`` "adder" compares by :func:`~secformer_rt.protocols.adder.less_than_by_adder`, which says what
+    that costs; it is exact whatever ``drop``. What follows is for "tables".
 
     Cost: 1 round up to 6 chunks of 4 bits, 2 up to 24; with n chunks in one round 2n - 2 bits an element
     and threshold each way; dealer: 16 bits a chunk, one set for all thresholds, and 15 bits (4 chunks) or
@@ -141,6 +98,8 @@ def less_than(
     Security: every opened bit is hidden by a fresh dealt bit.
     """
     ring = x.ring if bits is None else min(bits, x.ring)
+    if method == "adder":
+        return (yield from less_than_by_adder(x, thresholds, bits=ring))
     shape = tuple(x.public.shape)
     count = prod(shape)
     total = (len(thresholds), *shape)
@@ -209,50 +168,3 @@ def _combine(
     for plane in products[: n - 1]:
         result = result ^ plane
     return result, products[-1] if want_equal else result
-
-
-def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...]) -> Protocol[list[Tensor]]:
-    """XOR shares of the ANDs of factors (planes, (F, n)) over each of ``terms``.
-
-    With ``x_i = e_i ^ p_i`` (e opened, p dealt): ``AND x_i = XOR over S of (AND of e outside S) p_S``.
-
-    Cost: 1 round; F bits an element each way; dealer: one bit an element and subset of two or more.
-    """
-    subsets = sorted({s for t in terms for k in range(2, len(t) + 1) for s in combinations(t, k)})
-    dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], tuple(subsets)))
-    masks, products = dealt.shares
-    opened = yield from reveal(factors ^ masks, xor=True)
-    shares: dict[tuple[int, ...], Tensor] = {subset: products[i] for i, subset in enumerate(subsets)}
-    shares.update({(i,): masks[i] for i in range(factors.shape[0])})
-    return [_and(server, opened, shares, term) for term in terms]
-
-
-def _and(server: int, opened: Tensor, shares: dict[tuple[int, ...], Tensor], term: tuple[int, ...]) -> Tensor:
-    """This server's XOR share of one product; the all-public monomial falls to server 0."""
-    result = shares[term]
-    if result.is_meta:
-        return result
-    for size in range(1, len(term)):
-        for subset in combinations(term, size):
-            monomial = shares[subset]
-            for index in set(term) - set(subset):
-                monomial = monomial & opened[index]
-            result = result ^ monomial
-    if server == 0:
-        public = opened[term[0]]
-        for index in term[1:]:
-            public = public & opened[index]
-        result = result ^ public
-    return result
-
-
-def arithmetic(server: int, bits: Bits, ring: int = 64) -> Protocol[Form]:
-    """Bits as a form of integers 0 and 1: ``b = e + (1 - 2e) p`` with ``e = b ^ p`` opened.
-
-    Cost: 1 round; 1 bit an element each way; dealer: one word an element.
-    """
-    dealt = yield from deal(BitMask(bits.shape, ring))
-    plane, words = dealt.shares
-    opened = yield from reveal(bits.planes ^ plane, xor=True)
-    e = unpack_bits(opened, bits.shape).to(torch.int64)
-    return Form(server, (Term(e), Term(1 - 2 * e, 0, dealt.ref(1), words, bit=True)), 0, ring)

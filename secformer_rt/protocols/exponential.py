@@ -1,21 +1,30 @@
-"""exp of a masked non-positive value: exp of the mask is dealt, two bits repair the wrap and the clip."""
+"""exp of a non-positive value.
+
+Either exp of the mask is dealt and two bits repair the wrap and the clip, or 1 + y/2^n is squared n times.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 
 import torch
 from torch import Tensor
 
-from secformer_rt.protocols.comparison import arithmetic, borrow, less_than
+from secformer_rt.errors import BadConfigError
+from secformer_rt.graph.preset import Comparison
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.comparison import borrow, less_than
 from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, Term, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source, constants
 from secformer_rt.protocols.product import product
+from secformer_rt.protocols.truncation import truncate, truncate_many
 
 MASK_FRAC = 42  # fraction bits of the dealt exp(-r): multiplied by up to exp(17) it keeps 17
 FACTOR_FRAC = 18  # of the public factor; both together stay below 2^62 for results below 4
 TOP = 1.0  # the window in which exp is computed reaches from TOP - clip to TOP
+POWER_FRAC = 30  # of the limit's powers: with twice as many, results below 4 stay below 2^62
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +86,33 @@ def _exp(numerator: int, frac: int, precision: int) -> int:
     return total if numerator >= 0 else (1 << (2 * precision)) // total
 
 
-def exponential(y: Opened, *, clip: int, bits: int) -> Protocol[Secret]:
+def exponential(y: Opened, *, clip: int, bits: int, comparison: Comparison = "tables") -> Protocol[Secret]:
     """exp(y) for ``y <= 15/16``; 0 where y is below about ``1 - clip``. The result has 60 fraction bits.
 
     y + clip - 1 = P - R; with l the low bits of P and R, up to ``clip``, and w = [P_l < R_l]:
     ``exp(y) = exp(-R_l) exp(P_l + 1 - clip + clip w)``, and T deals exp(-R_l). A comparison clears what
-    is below the window.
+    is below the window. w tells about the mask rather than about y, so it always comes from tables.
 
-    Cost after y's opening: 2 rounds; 10 bits an element each way; dealer: 8 words an element.
+    Cost after y's opening: 2 rounds; 10 bits an element each way; dealer: 8 words an element. If the
+    adder clears, 7 rounds for 24 bits.
     Error: 2^-17 absolute. y must lie in ``[-2^(bits-1), (TOP - 1/16) 2^frac)``, in units of its
     last place.
+    Security: only bits are opened, each hidden by a fresh dealt bit.
     """
     low = y.frac + clip.bit_length() - 1
     offset = (clip - int(TOP)) << y.frac
-    shifted = Opened(y.public + offset, y.mask, y.share, y.ring, y.form)
+    shifted = replace(y, public=y.public + offset, form=y.form.plus(offset))
     drop = y.frac - 4
     # Values within 2^drop of the lower end could be taken for values of the upper end: clear them too.
     margin = 2 << drop
-    wrap, clear = yield from parallel(_wrap(shifted, low, drop), _clear(shifted, margin, bits, drop))
+    wrap, keep = yield from parallel(
+        _wrap(shifted, low, drop), _kept(shifted, margin, bits=bits, drop=drop, comparison=comparison)
+    )
     dealt = yield from deal(ExponentialMask(y.mask, tuple(y.public.shape), low, y.frac))
     yield from deal(constants(*_factors(low, y.frac)))
     u = Form(y.server, (Term(1, 0, dealt.ref(0), dealt.shares[0]),), MASK_FRAC)
     index = shifted.public & ((1 << low) - 1)
     plain, wrapped = (table.to(index.device)[index] for table in _factors(low, y.frac))
-    keep = clear.scaled(-1).plus(1)
     factor = Form(y.server, (Term(plain), *wrap.scaled(wrapped - plain).terms), FACTOR_FRAC)
     return (yield from product(keep, factor, u))
 
@@ -110,6 +122,57 @@ def _wrap(y: Opened, low: int, drop: int) -> Protocol[Form]:
     return (yield from arithmetic(y.server, bits))
 
 
-def _clear(y: Opened, margin: int, bits: int, drop: int) -> Protocol[Form]:
-    below = yield from less_than(y, (margin,), bits=bits, drop=drop)
-    return (yield from arithmetic(y.server, Bits(below.planes, tuple(y.public.shape))))
+def _kept(y: Opened, threshold: int, *, bits: int, drop: int, comparison: Comparison) -> Protocol[Form]:
+    """0 where y is below the threshold, else 1."""
+    below = yield from less_than(y, (threshold,), bits=bits, drop=drop, method=comparison)
+    flags = yield from arithmetic(y.server, Bits(below.planes, tuple(y.public.shape)))
+    return flags.scaled(-1).plus(1)
+
+
+def limit_exponential(
+    y: Secret, *, squarings: int, clip: float, comparison: Comparison = "tables"
+) -> Protocol[Secret]:
+    """``(1 + y/2^n)^(2^n)`` for ``-clip <= y <= 15/16`` by n squarings; exactly 0 for any y below -clip.
+
+    y is in a ring of k < 64 bits. One opening widens it to 64 bits and serves the first square and the
+    comparison; dividing by 2^n is a change of fraction bits. Every further square takes the truncation of the
+    one before, whose opening its product is made of. Far below the clip, down to the end of y's ring, widening
+    and squaring make garbage modulo 2^64; the comparison is right there too, modulo 2^k, and the garbage is
+    multiplied by an exact 0. It runs beside the squarings, and its factor is one of the last square's.
+
+    Cost: ``1 + max(n - 1, 2)`` rounds; for 24-bit y ``8n - 5`` bytes and 11 bits an element each way. With
+    the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for 11. Dealer: about 3 words an element and squaring.
+    Error: ``2^(n-28)`` against the exact power, which itself is about ``y^2 exp(y) / 2^(n+1)`` below exp(y).
+    The result has 60 fraction bits (with n = 1 twice those of y, and 2).
+    Security: truncation masks and the comparison's bits, each for one opening.
+    Source: CrypTen (arXiv 2109.00984), n = 8; PUMA (arXiv 2307.12533), section 3.3, n = 5 and the clip.
+
+    Raises:
+        BadConfigError: at the clip the power would leave [-1, 1], and grow.
+    """
+    if clip > 2 ** (squarings + 1):
+        raise BadConfigError(
+            f"{squarings} squarings cannot follow exp down to -{clip:g}: use a clip of at most "
+            f"{2 ** (squarings + 1)}, or more squarings."
+        )
+    (wide,) = yield from truncate_many(y, (y.frac,))
+    opened = wide.truncated
+    assert opened is not None
+    threshold = ceil(-clip * 2**y.frac)
+    keep, root = yield from parallel(
+        _kept(opened, threshold, bits=y.ring, drop=0, comparison=comparison),
+        _half_power(opened.form, squarings),
+    )
+    return (yield from product(keep, root, root))
+
+
+def _half_power(y: Form, squarings: int) -> Protocol[Form]:
+    """``(1 + y/2^n)^(2^(n-1))``: all squarings but the last."""
+    frac = y.frac + squarings
+    power = replace(y, frac=frac).plus(1 << frac)
+    for _ in range(squarings - 1):
+        square = yield from product(power, power)
+        rounded = yield from truncate(square.at(max(square.frac, POWER_FRAC + 1)), POWER_FRAC)
+        assert rounded.truncated is not None
+        power = rounded.truncated.form
+    return power

@@ -4,98 +4,241 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil, log2
-from typing import Literal
+from math import ceil, ldexp, log2
 
 import torch
 
 from secformer_rt.errors import BadConfigError
-from secformer_rt.graph.goldschmidt import Deflation
-from secformer_rt.graph.preset import Seeded
-from secformer_rt.protocols.comparison import arithmetic, less_than
+from secformer_rt.graph.iterations import (
+    CONSTANT_BITS,
+    MARGIN,
+    SLOPE_BITS,
+    START_BITS,
+    GoldschmidtSteps,
+    InverseKind,
+    Iteration,
+    NewtonSteps,
+    Step,
+)
+from secformer_rt.graph.preset import Comparison, Inverse, Seeded
+from secformer_rt.protocols.comparison import CHUNK, LAST_RADIX, arithmetic, less_than
 from secformer_rt.protocols.core import Form, Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import constants
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import evaluate, truncate, truncate_many
-
-Kind = Literal["reciprocal", "rsqrt"]
 
 # Fraction bits of Goldschmidt's q, p and m. q starts as small as low/eta, so it has as many as q m (or q m^2)
 # leaves below 2^61; p grows to eta/low.
 Q_FRAC = {"reciprocal": 40, "rsqrt": 29}
 P_FRAC = {"reciprocal": 22, "rsqrt": 26}
 FACTOR_FRAC = {"reciprocal": 18, "rsqrt": 15}
+# Fraction bits of Newton's x, y and w = x y (or x y^2): w stays below 2, y grows to eta/low (or its root).
+X_FRAC = {"reciprocal": 36, "rsqrt": 30}
+Y_FRAC = {"reciprocal": 20, "rsqrt": 14}
+W_FRAC = {"reciprocal": 18, "rsqrt": 20}
 
 
-def goldschmidt(x: Secret, kind: Kind, deflation: Deflation) -> Protocol[Secret]:
+def inverse(
+    x: Secret,
+    kind: InverseKind,
+    choice: Inverse,
+    iteration: Iteration | None,
+    bounds: tuple[float, float],
+    *,
+    frac: int,
+    input_frac: int,
+    slope_frac: int,
+    comparison: Comparison,
+) -> Protocol[Secret]:
+    """1/x or 1/sqrt(x) by the protocol of the preset, truncated to ``frac`` fraction bits.
+
+    ``input_frac``, ``slope_frac`` and ``comparison`` are for a seeded one, ``iteration`` for the others.
+    """
+    if isinstance(choice, Seeded):
+        result = yield from seeded(
+            x, kind, *bounds, choice, frac=input_frac, slope_frac=slope_frac, comparison=comparison
+        )
+    else:
+        assert iteration is not None
+        if isinstance(iteration, GoldschmidtSteps):
+            result = yield from goldschmidt(x, iteration, comparison)
+        else:
+            result = yield from newton(x, iteration, comparison)
+    return (yield from truncate(result, frac))
+
+
+def goldschmidt(x: Secret, steps: GoldschmidtSteps, comparison: Comparison = "tables") -> Protocol[Secret]:
     """1/x or 1/sqrt(x) by Goldschmidt's iteration with deflation by ``eta = 2^exponent``.
 
-    Reciprocal: ``q = x/eta, p = 1; m = 2 - q; p <- p m; q <- q m``, result ``p/eta``.
-    Inverse square root: ``m = (3 - q)/2; p <- p m; q <- q m^2``, result ``p/sqrt(eta)``.
+    ``q = x/eta, p = 1``; then ``m = c - s q; p <- p m``; ``q <- q m`` (or ``q m^2``); result ``p/eta`` (or
+    ``p/sqrt(eta)``), with public c and s of every step from :mod:`secformer_rt.graph.iterations`.
     Dividing by eta is a change of fraction bits. One opening of q gives both q and the coarser q that m is
     made of, and p and q use the same m, so its rounding does not spoil ``q = x p / eta``.
+    Beside the iterations x is compared with the ends of its range; outside, the result is that of the end.
 
-    Cost: one round an iteration (and an iteration more for an inverse square root with odd exponent).
-    Error: relative, once converged, 2^-17 + (eta/low) 2^-39 for 1/x and 2^-14 + (eta/low) 2^-28 for
-    1/sqrt(x); ``eta/low`` at most 2^20. Source: SecFormer, section 3.
+    Cost: one round an iteration, at least 4; 8 bytes an element in the first and 16 in every other, each way,
+    and the comparison's bits.
+    Error: relative, once converged, 2^-17 + (eta/low) 2^-39 for 1/x and 2^-13 + (eta/low) 2^-28 for
+    1/sqrt(x); ``eta/low`` at most 2^18. Source: SecFormer, section 3; the steps and the ends are ours.
     """
-    if kind == "rsqrt" and deflation.exponent % 2:
-        deflation = Deflation(deflation.exponent + 1, deflation.iterations + 1)
-    q = Secret(x.server, x.share, x.frac + deflation.exponent, x.ring)
-    p: Secret | None = None
-    q_frac, p_frac, factor_frac = Q_FRAC[kind], P_FRAC[kind], FACTOR_FRAC[kind]
-    coarse_frac = factor_frac if kind == "reciprocal" else factor_frac - 1
-    three = 2 if kind == "reciprocal" else 3
-    for _ in range(deflation.iterations):
-        if q.frac <= q_frac:
-            q = q.at(q_frac + 1)
-        jobs = [truncate_many(q, (q_frac, coarse_frac))]
-        if p is not None:
-            jobs.append(truncate_many(p, (p_frac,)))
-        results = yield from parallel(*jobs)
-        fine, coarse = results[0]
-        assert fine.truncated is not None and coarse.truncated is not None
-        # (3 - q)/2 is 3 - q with one more fraction bit.
-        factor = coarse.truncated.form.scaled(-1).plus(three << coarse_frac)
-        factor = Form(factor.server, factor.terms, factor_frac)
-        if p is None:
-            p = evaluate(factor).at(p_frac + 1)
-        else:
-            form = results[1][0].truncated
-            assert form is not None
-            p = yield from product(form.form, factor)
-        factors = (factor,) if kind == "reciprocal" else (factor, factor)
-        q = yield from product(fine.truncated.form, *factors)
-    assert p is not None
-    shift = deflation.exponent if kind == "reciprocal" else deflation.exponent // 2
-    return Secret(p.server, p.share, p.frac + shift)
+    yield from deal(constants(_integers(steps.steps)))
+    deflated = Secret(x.server, x.share, x.frac + steps.exponent, x.ring)
+    first = yield from _split(deflated, steps.steps[0], steps.kind)
+    (flags,), factors = yield from parallel(
+        _ends(first[0], steps, comparison), _goldschmidt_factors(first, steps)
+    )
+    return (yield from _within(factors, flags, steps))
+
+
+def _split(q: Secret, step: Step, kind: InverseKind) -> Protocol[list[Secret]]:
+    """Q finely, and as coarsely as m is made of it."""
+    frac = Q_FRAC[kind]
+    bits, _ = _slope(step)
+    return (yield from truncate_many(q.at(max(q.frac, frac + 1)), (frac, FACTOR_FRAC[kind] - bits)))
+
+
+def _goldschmidt_factors(split: list[Secret], steps: GoldschmidtSteps) -> Protocol[tuple[Form, ...]]:
+    """The factors whose product is the last p."""
+    kind, p_frac = steps.kind, P_FRAC[steps.kind]
+    factors: tuple[Form, ...] = (_multiplier(split[1], steps.steps[0], kind),)
+    for step in steps.steps[1:]:
+        m = factors[-1]
+        q = yield from product(_form(split[0]), *([m] if kind == "reciprocal" else [m, m]))
+        p = (yield from product(*factors)) if len(factors) > 1 else evaluate(m)
+        split, narrowed = yield from parallel(
+            _split(q, step, kind), truncate_many(p.at(max(p.frac, p_frac + 1)), (p_frac,))
+        )
+        factors = _form(narrowed[0]), _multiplier(split[1], step, kind)
+    return factors
+
+
+def _multiplier(coarse: Secret, step: Step, kind: InverseKind) -> Form:
+    bits, slope = _slope(step)
+    return _form(coarse).scaled(-slope, bits).plus(round(step.constant * 2 ** FACTOR_FRAC[kind]))
+
+
+def _form(x: Secret) -> Form:
+    assert x.truncated is not None
+    return x.truncated.form
+
+
+def _ends(x: Secret, steps: Iteration, comparison: Comparison) -> Protocol[tuple[Form, ...]]:
+    """One form: ``x < low`` and ``x < high``, for a truncated and deflated x."""
+    assert x.truncated is not None
+    unit = ldexp(1.0, x.frac - steps.exponent)
+    # Within 2^drop of a threshold either answer may come: that must be outside the range, within its margin.
+    drop = max(0, int(log2(steps.low * unit * MARGIN / 2)))
+    thresholds = (round(steps.low * unit) - (1 << drop), round(steps.high * unit) + (1 << drop))
+    flags = yield from less_than(x.truncated, thresholds, drop=drop, method=comparison)
+    return ((yield from arithmetic(x.server, flags)),)
+
+
+def _within(factors: tuple[Form, ...], flags: Form, steps: Iteration) -> Protocol[Secret]:
+    """The product of the factors where x is within both ends, else the inverse of an end."""
+    result = yield from product(*factors, flags)
+    shift = steps.exponent if steps.kind == "reciprocal" else steps.exponent // 2
+    frac = result.frac + shift
+    low, high = (round(ldexp(_exact(steps.kind, end), frac)) for end in (steps.low, steps.high))
+    yield from deal(constants(torch.tensor([low, high])))
+    below = evaluate(flags).share
+    share = result.share[1] - result.share[0] + low * below[0] - high * below[1]
+    return Secret(result.server, share, frac).plus_public(high)
+
+
+def _exact(kind: InverseKind, x: float) -> float:
+    return 1 / x if kind == "reciprocal" else x**-0.5
+
+
+def _slope(step: Step) -> tuple[int, int]:
+    """The step's slope as (bits, integer): ``integer / 2^bits`` with as few bits as possible."""
+    bits, slope = SLOPE_BITS, round(step.slope * 2**SLOPE_BITS)
+    while bits > 0 and slope % 2 == 0:
+        bits, slope = bits - 1, slope // 2
+    return bits, slope
+
+
+def _integers(steps: tuple[Step, ...]) -> torch.Tensor:
+    numbers = [n for step in steps for n in (*_slope(step), round(step.constant * 2**CONSTANT_BITS))]
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def newton(x: Secret, steps: NewtonSteps, comparison: Comparison = "tables") -> Protocol[Secret]:
+    """1/x or 1/sqrt(x) by Newton's iteration, deflated by ``eta = 2^exponent``, from a line.
+
+    ``y <- y (2 - w)`` with ``w = x y``, or ``y <- y (3 - w) / 2`` with ``w = x y^2``. x is opened once, so w
+    needs no opening beyond that of y. The ends of the range are treated as in :func:`goldschmidt`.
+
+    Cost: 2 rounds an iteration and 1, at least 4; 8 bytes an element and round each way, and the comparison's
+    bits.
+    Error: relative, once converged, 2^-17 + (eta/low) 2^-36 for 1/x and 2^-13 + (eta/low) 2^-30 for
+    1/sqrt(x); ``eta/low`` at most 2^18. Source: CrypTen (arXiv 2109.00984), appendix C, whose start is an
+    exponential.
+    """
+    constant, slope = (round(v * 2**START_BITS) for v in (steps.start.constant, steps.start.slope))
+    yield from deal(constants(torch.tensor([constant, slope])))
+    deflated = Secret(x.server, x.share, x.frac + steps.exponent, x.ring)
+    x = yield from _narrowed(deflated, X_FRAC[steps.kind])
+    line = _form(x).scaled(-slope, START_BITS).plus(constant << x.frac)
+    (flags,), factors = yield from parallel(
+        _ends(x, steps, comparison), _newton_factors(_form(x), evaluate(line), steps)
+    )
+    return (yield from _within(factors, flags, steps))
+
+
+def _newton_factors(x: Form, y: Secret, steps: NewtonSteps) -> Protocol[tuple[Form, ...]]:
+    """The factors whose product is the last y."""
+    kind, w_frac = steps.kind, W_FRAC[steps.kind]
+    factors: tuple[Form, ...] = ()
+    for _ in range(steps.iterations):
+        if factors:
+            y = yield from product(*factors)
+        y = yield from _narrowed(y, Y_FRAC[kind])
+        estimate = _form(y)
+        w = yield from product(x, *([estimate] if kind == "reciprocal" else [estimate, estimate]))
+        w = yield from truncate(w, w_frac)
+        factor = _form(w).scaled(-1).plus((2 if kind == "reciprocal" else 3) << w_frac)
+        if kind == "rsqrt":  # (3 - w)/2 is 3 - w with one more fraction bit
+            factor = Form(factor.server, factor.terms, factor.frac + 1)
+        factors = estimate, factor
+    return factors
+
+
+def _narrowed(x: Secret, frac: int) -> Protocol[Secret]:
+    """X truncated to ``frac``, in any case with an opening."""
+    return (yield from truncate(x.at(max(x.frac, frac + 1)), frac))
 
 
 @lru_cache(maxsize=64)
 def _segments(
-    kind: Kind, low: float, high: float, per_octave: int
+    kind: InverseKind, low: float, high: float, per_octave: int
 ) -> tuple[tuple[float, ...], tuple[tuple[float, float], ...]]:
-    """Thresholds, and a line (slope, intercept) for each interval between them.
+    """Thresholds, and a line (slope, intercept) for each interval between them; beyond both ends it is flat.
 
     A line is the chord moved half way to the curve, which halves the chord's error.
     """
     count = ceil(log2(high / low) * per_octave)
     ends = [low * 2 ** (i / per_octave) for i in range(count + 1)]
 
-    def function(x: float) -> float:
-        return 1 / x if kind == "reciprocal" else x**-0.5
-
-    lines = []
+    lines = [(0.0, _exact(kind, ends[0]))]
     for a, b in pairwise(ends):
-        slope = (function(b) - function(a)) / (b - a)
+        slope = (_exact(kind, b) - _exact(kind, a)) / (b - a)
         touch = (-slope) ** -0.5 if kind == "reciprocal" else (-2 * slope) ** (-2 / 3)
-        gap = function(a) + slope * (touch - a) - function(touch)
-        lines.append((slope, function(a) - slope * a - gap / 2))
-    return tuple(ends[1:-1]), tuple(lines)
+        gap = _exact(kind, a) + slope * (touch - a) - _exact(kind, touch)
+        lines.append((slope, _exact(kind, a) - slope * a - gap / 2))
+    lines.append((0.0, _exact(kind, ends[-1])))
+    return tuple(ends), tuple(lines)
 
 
 def seeded(
-    x: Secret, kind: Kind, low: float, high: float, choice: Seeded, *, frac: int, slope_frac: int
+    x: Secret,
+    kind: InverseKind,
+    low: float,
+    high: float,
+    choice: Seeded,
+    *,
+    frac: int,
+    slope_frac: int,
+    comparison: Comparison = "tables",
 ) -> Protocol[Secret]:
     """1/x or 1/sqrt(x) for x in [low, high] by a line on each of ``segments`` intervals an octave.
 
@@ -103,25 +246,27 @@ def seeded(
     the b_j with public coefficients, and ``slope x`` needs the products b_j x, which are local.
 
     Cost: 3 rounds up to 24 compared bits, else 4. Error: relative ``(ln 2 / segments)^2 / 5`` for 1/x, three
-    eighths of that for 1/sqrt(x), and that of slopes with ``slope_frac`` bits. Outside [low, high] the first
-    or last line goes on. Result: ``frac + slope_frac`` fraction bits.
+    eighths of that for 1/sqrt(x), and that of slopes with ``slope_frac`` bits. x beyond [low, high] is taken
+    for the nearer end (high rounded up to a whole segment), up to 4 high at least. Result:
+    ``frac + slope_frac`` fraction bits.
     Source: docs/protocols.md, "Seeds from many thresholds".
     """
     ends, lines = _segments(kind, low, high, choice.segments)
-    x = yield from truncate(x, frac)
-    if x.truncated is None:
-        x = yield from truncate(x.at(frac + 1), frac)
+    x = yield from _narrowed(x, frac)
     opened = x.truncated
     assert opened is not None
-    bits = min(opened.ring, ceil(log2(high)) + frac + 3)
     drop = max(0, int(log2(low / choice.segments) + frac) - 4)
-    thresholds = tuple(round(t * 2**frac) for t in ends)
-    flags = yield from less_than(opened, thresholds, bits=bits, drop=drop)
+    one_round = drop + 1 + CHUNK * LAST_RADIX
+    bits = min(opened.ring, one_round) if ceil(log2(high)) + frac + 3 <= one_round else opened.ring
+    low_end, *inner, high_end = (round(t * 2**frac) for t in ends)
+    # What a comparison on few bits leaves open must be outside the range.
+    thresholds = (low_end - (1 << drop), *inner, high_end + (1 << drop))
+    flags = yield from less_than(opened, thresholds, bits=bits, drop=drop, method=comparison)
     form = yield from arithmetic(x.server, flags)
     selected = yield from product(form, opened.form)
 
     device, steps = x.share.device, (len(ends), *([1] * len(x.shape)))
-    if -lines[0][0] * 2**slope_frac >= 2**62:
+    if -lines[1][0] * 2**slope_frac >= 2**62:
         raise BadConfigError(
             f"Seeds cannot serve the range from {low:g} to {high:g}: calibrate, or choose goldschmidt."
         )

@@ -7,13 +7,14 @@ from math import ceil, log2
 
 from torch import Tensor
 
-from secformer_rt.graph.goldschmidt import deflation
-from secformer_rt.graph.preset import FixedPointBits, Goldschmidt, LayerNormChoice
+from secformer_rt.graph.iterations import Iteration
+from secformer_rt.graph.preset import Comparison, FixedPointBits, LayerNormChoice, Seeded
+from secformer_rt.graph.ranges import iteration
 from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, Term, deal
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
+from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.product import product
-from secformer_rt.protocols.softmax import inverse
 from secformer_rt.protocols.truncation import truncate
 
 OUTPUT_INT = 7  # normalised values times gain are below 2^7
@@ -114,6 +115,7 @@ def layer_norm(
     gain: Gain,
     offset: Secret,
     choice: LayerNormChoice,
+    comparison: Comparison,
     bounds: tuple[float, float],
     eps: float,
     bits: FixedPointBits,
@@ -128,6 +130,7 @@ def layer_norm(
         gain: gamma, provisioned.
         offset: beta (H,).
         choice: how the inverse root is computed.
+        comparison: how its seeds are found.
         bounds: smallest and largest variance to be ready for.
         eps: added to the variance.
         bits: fraction bits.
@@ -148,12 +151,9 @@ def layer_norm(
     v = v.plus_public(round(eps * scale * 2**v.frac))
 
     budget = 62 - OUTPUT_INT - x.frac - half - gain.frac
-    deflate = None
-    if isinstance(choice.rsqrt, Goldschmidt):
-        deflate = deflation(low, high, "rsqrt", choice.rsqrt.tolerance, choice.rsqrt.iterations + 2)
     root = yield from inverse(
-        v, "rsqrt", choice.rsqrt, deflate, (low, high),
-        frac=budget, input_frac=24, slope_frac=30,
+        v, "rsqrt", choice.rsqrt, _iteration(choice, low, high), (low, high),
+        frac=budget, input_frac=24, slope_frac=30, comparison=comparison,
     )  # fmt: skip
     assert root.truncated is not None
     dealt = yield from deal(Centred(opened.mask, x.shape))
@@ -164,3 +164,7 @@ def layer_norm(
     )
     result = yield from product(deviation, gain.form(x.server), root.truncated.form)
     return result.local(result.share + offset.at(result.frac).share)
+
+
+def _iteration(choice: LayerNormChoice, low: float, high: float) -> Iteration | None:
+    return None if isinstance(choice.rsqrt, Seeded) else iteration(choice.rsqrt, (low, high), "rsqrt")

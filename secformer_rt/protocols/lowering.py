@@ -5,17 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from secformer_rt.graph import ir
+from secformer_rt.graph.iterations import InverseKind
 from secformer_rt.graph.preset import FixedPointBits, Preset, TwoQuad
-from secformer_rt.graph.ranges import Calibration, inverse_range, node_deflation
+from secformer_rt.graph.ranges import Calibration, inverse_range, node_iteration
+from secformer_rt.protocols.activations import gelu, relu, sigmoid, tanh
 from secformer_rt.protocols.core import Protocol, Secret, parallel
+from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.layernorm import Gain, layer_norm
 from secformer_rt.protocols.linear import Weight, linear, secret_matmul
-from secformer_rt.protocols.series import gelu, tanh
-from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
-from secformer_rt.protocols.truncation import truncate, truncate_many
+from secformer_rt.protocols.maximum import row_maximum
+from secformer_rt.protocols.softmax import (
+    exact_attend,
+    exact_softmax,
+    two_quad_attend,
+    two_quad_softmax,
+)
+from secformer_rt.protocols.truncation import truncate, truncate_locally, truncate_many
 
 ROOM = 52  # fraction bits of a product, which leaves 2^10 for its value
 INPUT_FRAC = 16  # of fixed-point inputs: pooling weights; embeddings take the table's
+RESULT_FRAC = 22  # of an inverse that is an operation of its own
+SLOPE_FRAC = 30  # of its seeds
 
 # What costs are booked under, by operation.
 KINDS: dict[type, str] = {
@@ -28,6 +38,12 @@ KINDS: dict[type, str] = {
     ir.Gelu: "gelu",
     ir.Tanh: "tanh",
     ir.MeanPool: "pooling",
+    ir.Sigmoid: "sigmoid",
+    ir.Relu: "relu",
+    ir.Softmax: "softmax",
+    ir.Maximum: "maximum",
+    ir.Reciprocal: "reciprocal",
+    ir.InverseRoot: "rsqrt",
 }
 
 
@@ -78,13 +94,12 @@ class Lowering:
     def protocol(self, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret]:
         """The protocol that computes ``node`` from its input wires."""
         bits, op, x = self.preset.fixed_point, node.op, wires[0]
-        width = bits.range + bits.function + 2
         if isinstance(op, ir.Embed):
             return (yield from linear(x, model.weights[node.parameters[0]]))
         if isinstance(op, ir.Linear):
             weight = model.weights[node.parameters[0]]
             room = ROOM // 2 if self._feeds_scores(node) else ROOM
-            x = yield from _reduced(x, room - weight.frac, bits.activation)
+            x = yield from self._reduced(x, room - weight.frac, bits.activation)
             y = yield from linear(x, weight)
             return y.local(y.share + model.offsets[node.parameters[1]].at(y.frac).share)
         if isinstance(op, ir.LayerNorm):
@@ -93,10 +108,15 @@ class Lowering:
                 model.gains[node.parameters[0]],
                 model.offsets[node.parameters[1]],
                 self.preset.layernorm,
+                self.preset.comparison,
                 inverse_range(self.graph, node, self.preset, self.calibration),
                 op.eps,
                 bits,
             )
+            if bits.truncation == "local":
+                fine = truncate_locally(result, bits.hidden)
+                fine.coarse = truncate_locally(result, bits.activation)
+                return fine
             if not any(self._feeds_scores(reader) for reader in self._readers(node)):
                 return (yield from truncate(result, bits.hidden))
             fine, coarse = yield from truncate_many(result, (bits.hidden, bits.activation))
@@ -104,15 +124,15 @@ class Lowering:
             return fine
         if isinstance(op, ir.Scores):
             queries, keys = yield from parallel(
-                *(_reduced(wire, ROOM // 2, bits.activation) for wire in wires)
+                *(self._reduced(wire, ROOM // 2, bits.activation) for wire in wires)
             )
             return (yield from secret_matmul(queries, keys, transpose=True))
         if isinstance(op, ir.Attend):
             return (yield from self._attend(node, wires))
-        if isinstance(op, ir.Gelu):
-            return (yield from gelu(x, self.preset.gelu, frac=bits.function, bits=width))
-        if isinstance(op, ir.Tanh):
-            return (yield from tanh(x, self.preset.tanh, frac=bits.function, bits=width))
+        if isinstance(op, ir.Gelu | ir.Tanh | ir.Sigmoid | ir.Relu):
+            return (yield from self._activation(op, x))
+        if isinstance(op, ir.Softmax | ir.Maximum | ir.Reciprocal | ir.InverseRoot):
+            return (yield from self._row(op, node, x))
         if isinstance(op, ir.MeanPool) and len(wires) == 2:
             pooled = yield from secret_matmul(wires[1].local(wires[1].share[:, None, :]), x)
             return pooled.local(pooled.share[:, 0])
@@ -127,24 +147,65 @@ class Lowering:
             isinstance(reader.op, ir.SplitHeads) for reader in self._readers(node)
         )
 
+    def _reduced(self, x: Secret, room: int, frac: int) -> Protocol[Secret]:
+        """X as it is if it has at most ``room`` fraction bits, else truncated to ``frac``."""
+        if x.frac <= room:
+            return x
+        if x.coarse is not None and x.coarse.frac <= room:
+            return x.coarse
+        if self.preset.fixed_point.truncation == "local":
+            return truncate_locally(x, frac)
+        return (yield from truncate(x, frac))
+
     def _attend(self, node: ir.Node, wires: list[Secret]) -> Protocol[Secret]:
         scores, values = wires[:2]
         mask = wires[2] if len(wires) == 3 else None
         choice, bits = self.preset.softmax, self.preset.fixed_point
-        deflation = node_deflation(self.graph, node, self.preset, self.calibration)
+        comparison = self.preset.comparison
+        iteration = node_iteration(self.graph, node, self.preset, self.calibration)
         bounds = inverse_range(self.graph, node, self.preset, self.calibration)
         if isinstance(choice, TwoQuad):
-            return (yield from two_quad_attend(scores, values, mask, choice, deflation, bounds, bits))
-        return (yield from exact_attend(scores, values, mask, choice, deflation, bits))
+            return (
+                yield from two_quad_attend(scores, values, mask, choice, iteration, bounds, bits, comparison)
+            )
+        return (yield from exact_attend(scores, values, mask, choice, iteration, bits, comparison))
 
+    def _activation(self, op: ir.Gelu | ir.Tanh | ir.Sigmoid | ir.Relu, x: Secret) -> Protocol[Secret]:
+        preset, frac = self.preset, self.preset.fixed_point.function
+        width = preset.fixed_point.range + frac + 2
+        if isinstance(op, ir.Gelu):
+            return (
+                yield from gelu(
+                    x, preset.gelu, preset.tanh, frac=frac, bits=width, comparison=preset.comparison
+                )
+            )
+        if isinstance(op, ir.Relu):
+            return (yield from relu(x, frac=frac, bits=width, comparison=preset.comparison))
+        function = tanh if isinstance(op, ir.Tanh) else sigmoid
+        return (yield from function(x, preset.tanh, frac=frac, bits=width, comparison=preset.comparison))
 
-def _reduced(x: Secret, room: int, frac: int) -> Protocol[Secret]:
-    """X as it is if it has at most ``room`` fraction bits, else truncated to ``frac``."""
-    if x.frac <= room:
-        return x
-    if x.coarse is not None and x.coarse.frac <= room:
-        return x.coarse
-    return (yield from truncate(x, frac))
+    def _row(
+        self, op: ir.Softmax | ir.Maximum | ir.Reciprocal | ir.InverseRoot, node: ir.Node, x: Secret
+    ) -> Protocol[Secret]:
+        preset, bits = self.preset, self.preset.fixed_point
+        if isinstance(op, ir.Maximum):
+            x = yield from truncate(x, bits.function)
+            return (yield from row_maximum(x, resolution=bits.function, comparison=preset.comparison))
+        iteration = node_iteration(self.graph, node, preset, self.calibration)
+        bounds = inverse_range(self.graph, node, preset, self.calibration)
+        if isinstance(op, ir.Softmax):
+            choice = preset.softmax
+            if isinstance(choice, TwoQuad):
+                return (yield from two_quad_softmax(x, choice, iteration, bounds, bits, preset.comparison))
+            return (yield from exact_softmax(x, choice, iteration, bits, preset.comparison))
+        kind: InverseKind = "reciprocal" if isinstance(op, ir.Reciprocal) else "rsqrt"
+        division = preset.softmax.division if isinstance(op, ir.Reciprocal) else preset.layernorm.rsqrt
+        return (
+            yield from inverse(
+                x, kind, division, iteration, bounds,
+                frac=RESULT_FRAC, input_frac=x.frac, slope_frac=SLOPE_FRAC, comparison=preset.comparison,
+            )
+        )  # fmt: skip
 
 
 def _local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secret:

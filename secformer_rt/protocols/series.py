@@ -11,9 +11,10 @@ from torch import Tensor
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.approximations import series_of
-from secformer_rt.graph.preset import FourierErf
-from secformer_rt.protocols.comparison import LAST_RADIX, arithmetic, less_than
-from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, deal, parallel
+from secformer_rt.graph.preset import Comparison, FourierErf
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.comparison import CHUNK, LAST_RADIX, less_than
+from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import (
     Correlation,
     Field,
@@ -23,16 +24,17 @@ from secformer_rt.protocols.correlations import (
     Source,
     constants,
 )
-from secformer_rt.protocols.masking import open_elementwise, open_masked
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import evaluate, truncate
 from secformer_rt.ring.kernels import harmonic_sum
 
 WAVE_FRAC = 14  # fraction bits of a dealt sine, and of a coefficient times a public one
 SERIES_RING = 32  # their products have 28 and stay below 2^30
+# An even series is a result, not the argument of a product: it is kept modulo 2^64, so that it can be used
+# without another opening, and with 32 fraction bits in all, which every weight matrix takes.
+EVEN_FRAC = 16
 
 
-@lru_cache(maxsize=8)
 def wave_table(period: int, terms: int) -> Tensor:
     """(period, 2 terms): cos(2 pi k i / period), then the sines, k = 1 .. terms, as float64."""
     angles = torch.arange(period, dtype=torch.float64)[:, None] * torch.arange(1, terms + 1)
@@ -40,33 +42,56 @@ def wave_table(period: int, terms: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def _fixed(values: Tensor) -> Tensor:
-    return (values * (1 << WAVE_FRAC)).round().to(torch.int64)
+def _fixed(values: Tensor, frac: int) -> Tensor:
+    return (values * (1 << frac)).round().to(torch.int64)
 
 
 @lru_cache(maxsize=8)
-def _dealt_table(period: int, terms: int) -> Tensor:
-    return _fixed(wave_table(period, terms)).to(torch.int32)
+def _dealt_table(period: int, terms: int, frac: int) -> Tensor:
+    return _fixed(wave_table(period, terms), frac).to(torch.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """A series: ``sum_k beta_k sin(2 pi k i / period)``, or of cosines if ``even``; i counts units."""
+
+    period: int
+    coefficients: tuple[float, ...]
+    even: bool = False
+
+    @property
+    def frac(self) -> int:
+        """Fraction bits of each of both factors of a term."""
+        return EVEN_FRAC if self.even else WAVE_FRAC
+
+    @property
+    def ring(self) -> int:
+        """Ring of the result."""
+        return 64 if self.even else SERIES_RING
 
 
 @lru_cache(maxsize=8)
-def _public_table(period: int, coefficients: tuple[float, ...]) -> Tensor:
-    """(period, 2K): beta_k sin(2 pi k i / period), then -beta_k cos of it."""
-    waves = wave_table(period, len(coefficients))
-    cosines, sines = waves.chunk(2, dim=1)
-    beta = torch.tensor(coefficients, dtype=torch.float64)
-    return _fixed(torch.cat([beta * sines, -beta * cosines], dim=1)).contiguous()
+def _public_table(waves: Waves) -> Tensor:
+    """(period, 2K), what the mask's cosines and sines are multiplied with.
+
+    beta_k sin(2 pi k i / period), then -beta_k cos of it; if even, beta_k cos and beta_k sin.
+    """
+    cosines, sines = wave_table(waves.period, len(waves.coefficients)).chunk(2, dim=1)
+    factors = [cosines, sines] if waves.even else [sines, -cosines]
+    beta = torch.tensor(waves.coefficients, dtype=torch.float64)
+    return _fixed(torch.cat([beta * factor for factor in factors], dim=1), waves.frac).contiguous()
 
 
 @lru_cache(maxsize=8)
-def _checksum(period: int, coefficients: tuple[float, ...]) -> PublicConstants:
-    return constants(_public_table(period, coefficients))
+def _checksum(waves: Waves) -> PublicConstants:
+    return constants(_public_table(waves))
 
 
 @dataclass(frozen=True, slots=True)
 class Harmonics(Correlation):
     """cos and sin of ``k`` times a mask, k = 1 .. terms, in a period of ``period`` units.
 
+    They have ``frac`` fraction bits and are shared modulo ``2^bits``.
     Where the period does not divide ``2^ring``, both values that the mask can stand for (with and
     without the wrap that the opening's public part tells) are dealt.
     """
@@ -77,6 +102,8 @@ class Harmonics(Correlation):
     ring: int
     period: int
     terms: int
+    frac: int
+    bits: int
 
     @property
     def variants(self) -> int:
@@ -89,7 +116,7 @@ class Harmonics(Correlation):
         count = 1
         for size in self.shape:
             count *= size
-        return (Field((count, self.variants, 2 * self.terms), Source.DERIVED, SERIES_RING),)
+        return (Field((count, self.variants, 2 * self.terms), Source.DERIVED, self.bits),)
 
     @property
     def refs(self) -> tuple[Ref, ...]:
@@ -98,7 +125,7 @@ class Harmonics(Correlation):
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The harmonics, read off one table."""
-        table = _dealt_table(self.period, self.terms)
+        table = _dealt_table(self.period, self.terms, self.frac)
         mask = inputs[0].reshape(-1)
         index = torch.remainder(mask, self.period)
         if self.variants == 2:
@@ -125,11 +152,30 @@ def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Pr
             "The coefficients of a series must sum to less than 3.9 in absolute value: fit fewer terms, or "
             "up to a larger cut."
         )
-    units = round(period * 2**x.frac)
-    table = _public_table(units, coefficients)
-    yield from deal(_checksum(units, coefficients))
+    return (yield from _evaluate(x, Waves(round(period * 2**x.frac), coefficients)))
+
+
+def cosine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Protocol[Secret]:
+    """``sum_k a_k cos(2 pi k x / period)``, k from 1, of a masked x, modulo ``2^64`` with 32 fraction bits.
+
+    With ``x = P - R``: ``cos kx = cos kP cos kR + sin kP sin kR``; T deals the terms in R.
+
+    Cost: 0 rounds; 0 bytes; dealer: 2 words an element and term, twice that for a period that is no power
+    of two. Error: typically ``2^-18 sqrt(2K + 2 sum a_k^2)``, at most some five times that, beside the
+    series' own.
+    Security: as :func:`sine_series`.
+    Source: SecFormer, section 3 (Pi_Sin), for cosines.
+    """
+    return (yield from _evaluate(x, Waves(round(period * 2**x.frac), coefficients, even=True)))
+
+
+def _evaluate(x: Opened, waves: Waves) -> Protocol[Secret]:
+    table = _public_table(waves)
+    yield from deal(_checksum(waves))
     shape = tuple(x.public.shape)
-    correlation = Harmonics(x.mask, x.bit, shape, x.ring, units, len(coefficients))
+    correlation = Harmonics(
+        x.mask, x.bit, shape, x.ring, waves.period, len(waves.coefficients), waves.frac, waves.ring
+    )
     dealt = yield from deal(correlation)
     (words,) = dealt.shares
     if correlation.variants == 2:
@@ -140,57 +186,75 @@ def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Pr
         words = words.reshape(-1, width)[chosen]
     else:
         words = words[:, 0]
-    index = torch.remainder(x.public.reshape(-1), units)
+    index = torch.remainder(x.public.reshape(-1), waves.period)
     total = harmonic_sum(index, table.to(words.device), words)
-    return Secret(x.server, total.reshape(shape), 2 * WAVE_FRAC, SERIES_RING)
+    return Secret(x.server, total.reshape(shape), 2 * waves.frac, waves.ring)
 
 
-def saturating_series(x: Opened, choice: FourierErf, *, bits: int) -> Protocol[Secret]:
+def saturating_series(
+    x: Opened, choice: FourierErf, *, bits: int, comparison: Comparison
+) -> Protocol[Secret]:
     """An odd function that is ``choice``'s series inside ``|x| < cut`` and its sign outside.
 
-    ``g = 1 - [x < -c] - [x < c] + ([x < c] - [x < -c]) series``, compared and summed from one opening.
     ``bits`` is the width of x with its sign. The result has 14 fraction bits.
 
-    Cost after x's opening: 2 rounds; 4 bytes and 22 bits an element each way.
+    Cost after x's opening: that of :func:`saturate`, in which the series' 4 bytes an element and its
+    truncation (dealer: 14 bytes) are included; dealer: the series'.
     Error: the series' own plus at most 4e-4, typically 1e-4.
     """
-    cut = round(choice.cut * 2**x.frac)
-    drop = max(0, bits - 1 - 4 * LAST_RADIX)  # one round
-    below, series = yield from parallel(_below(x, (-cut, cut), bits, drop), _series_form(x, choice))
-    inside = yield from product(below, series)
+    return (yield from saturate(x, choice.cut, series_form(x, choice), bits=bits, comparison=comparison))
+
+
+def saturate(
+    x: Opened, cut: float, inside: Protocol[Form], *, bits: int, comparison: Comparison
+) -> Protocol[Secret]:
+    """A function of x inside ``|x| < cut``, and x's sign outside.
+
+    ``g = 1 - [x < -c] - [x < c] + ([x < c] - [x < -c]) inside``; ``inside`` yields a form with 14 fraction bits.
+    Where x is outside both bits are equal, so that whatever it is there cancels exactly.
+
+    Cost beside that of ``inside``, which runs at the same time: 2 rounds and 22 bits an element each way for the
+    default width by tables (6 chunks, 2 cuts), by the adder 7 rounds; dealer: for ``inside`` a truncation
+    of a series, 16 bytes of conversion and 28 of the products, and the comparison's.
+    """
+    below, value = yield from parallel(_below(x, (-cut, cut), bits, comparison), inside)
+    chosen = yield from product(below, value)
     flags = evaluate(below).share
-    share = inside.share[1] - inside.share[0] - ((flags[0] + flags[1]) << inside.frac)
-    return Secret(x.server, share, inside.frac).plus_public(1 << inside.frac)
+    share = chosen.share[1] - chosen.share[0] - ((flags[0] + flags[1]) << chosen.frac)
+    return Secret(x.server, share, chosen.frac).plus_public(1 << chosen.frac)
 
 
-def _below(x: Opened, thresholds: tuple[int, ...], bits: int, drop: int) -> Protocol[Form]:
-    flags = yield from less_than(x, thresholds, bits=bits, drop=drop)
+def _below(x: Opened, cuts: tuple[float, ...], bits: int, comparison: Comparison) -> Protocol[Form]:
+    flags = yield from below_cuts(x, cuts, bits=bits, comparison=comparison)
     return (yield from arithmetic(x.server, flags))
 
 
-def _series_form(x: Opened, choice: FourierErf) -> Protocol[Form]:
+def below_cuts(x: Opened, cuts: tuple[float, ...], *, bits: int, comparison: Comparison) -> Protocol[Bits]:
+    """``x < c`` for each cut, in XOR shares; ``bits`` is x's width with its sign and one bit of room.
+
+    Cost: that of :func:`~secformer_rt.protocols.comparison.less_than`; by tables 1 round, for which the
+    lowest bits are left out where x has more than 25.
+
+    Raises:
+        BadConfigError: a cut is beyond the width.
+    """
+    reach = 2.0 ** (bits - 2 - x.frac)
+    if any(abs(cut) > reach for cut in cuts):
+        raise BadConfigError(
+            f"A cut of {max(cuts, key=abs):g} is beyond the values that are served, up to {reach:g}: "
+            "raise fixed_point.range, or choose smaller cuts."
+        )
+    thresholds = tuple(round(cut * 2**x.frac) for cut in cuts)
+    drop = max(0, bits - 1 - CHUNK * LAST_RADIX)
+    return (yield from less_than(x, thresholds, bits=bits, drop=drop, method=comparison))
+
+
+def series_form(x: Opened, choice: FourierErf) -> Protocol[Form]:
+    """``choice``'s series of x, everywhere, as a form with 14 fraction bits.
+
+    Cost: 1 round; 4 bytes an element each way; dealer: 14 bytes an element and :func:`sine_series`'.
+    """
     series = yield from sine_series(x, choice.period, series_of(choice))
     reduced = yield from truncate(series, WAVE_FRAC)
     assert reduced.truncated is not None
     return reduced.truncated.form
-
-
-def gelu(x: Secret, choice: FourierErf, *, frac: int, bits: int) -> Protocol[Secret]:
-    """``x (1 + g(x)) / 2`` with g the erf series (SecFormer, section 3, Pi_GeLU).
-
-    The factor is opened as it is: its own rounding would be multiplied by x.
-
-    Cost: 4 rounds: x's truncation, two for g, and the factor's opening.
-    """
-    x = yield from truncate(x, frac)
-    opened = yield from open_elementwise(x)
-    g = yield from saturating_series(opened, choice, bits=bits)
-    factor = yield from open_masked(Secret(x.server, g.plus_public(1 << g.frac).share, g.frac + 1))
-    return (yield from product(factor.form, opened.form))
-
-
-def tanh(x: Secret, choice: FourierErf, *, frac: int, bits: int) -> Protocol[Secret]:
-    """Tanh by its own series. Cost: 3 rounds: x's truncation and two for the series."""
-    x = yield from truncate(x, frac)
-    opened = yield from open_elementwise(x)
-    return (yield from saturating_series(opened, choice, bits=bits))

@@ -1,0 +1,127 @@
+"""Bits in XOR shares: cut out of words, multiplied, and turned into additive shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil, prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secformer_rt.protocols.core import Bits, Form, Protocol, Term, deal, reveal
+from secformer_rt.protocols.correlations import Correlation, Field, Shape, Sharing, Source
+from secformer_rt.ring.packing import unpack_bits
+
+
+@dataclass(frozen=True, slots=True)
+class BitProducts(Correlation):
+    """Random planes (F, n) and the ANDs of the listed subsets of them, (len(subsets), n)."""
+
+    factors: int
+    size: int
+    subsets: tuple[tuple[int, ...], ...]
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The masks, then the products."""
+        return (
+            Field((self.factors, self.size), Source.RANDOM, 1, Sharing.PLANES),
+            Field((len(self.subsets), self.size), Source.DERIVED, 1, Sharing.PLANES),
+        )
+
+    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The products of the masks."""
+        masks = random[0]
+        rows = []
+        for subset in self.subsets:
+            row = masks[subset[0]]
+            for index in subset[1:]:
+                row = row & masks[index]
+            rows.append(row)
+        return [torch.stack(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class BitMask(Correlation):
+    """Random bits, as XOR shares (a plane) and as additive shares modulo ``2^bits``."""
+
+    shape: Shape
+    bits: int
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The plane and the words."""
+        return (
+            Field((ceil(prod(self.shape) / 8),), Source.RANDOM, 1, Sharing.PLANES),
+            Field(self.shape, Source.DERIVED, self.bits),
+        )
+
+    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The bits as words."""
+        return [unpack_bits(random[0], self.shape).to(torch.int64)]
+
+
+def bit_planes(words: Tensor, bits: int) -> Tensor:
+    """Bits ``0 .. bits - 1`` of int64 words, each a packed plane: (bits, ceil(n / 8)), lowest first.
+
+    Local. A plane is laid out as by :func:`~secformer_rt.ring.packing.pack_bits`.
+    """
+    if words.is_meta:
+        return torch.empty((bits, ceil(words.numel() / 8)), dtype=torch.uint8, device="meta")
+    # A byte of every word at a time: eight planes then come from the cache.
+    columns = words.reshape(-1).contiguous().numpy().astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
+    planes = np.empty((bits, (len(columns) + 7) // 8), dtype=np.uint8)
+    for first in range(0, bits, 8):
+        column = columns[:, first // 8].copy()
+        for bit in range(first, min(first + 8, bits)):
+            planes[bit] = np.packbits(column & np.uint8(1 << (bit - first)))
+    return torch.from_numpy(planes)
+
+
+def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...]) -> Protocol[list[Tensor]]:
+    """XOR shares of the ANDs of factors (planes, (F, n)) over each of ``terms``.
+
+    With ``x_i = e_i ^ p_i`` (e opened, p dealt): ``AND x_i = XOR over S of (AND of e outside S) p_S``.
+
+    Cost: 1 round; F bits an element each way; dealer: one bit an element and subset of two or more.
+    """
+    subsets = sorted({s for t in terms for k in range(2, len(t) + 1) for s in combinations(t, k)})
+    dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], tuple(subsets)))
+    masks, products = dealt.shares
+    opened = yield from reveal(factors ^ masks, xor=True)
+    shares: dict[tuple[int, ...], Tensor] = {subset: products[i] for i, subset in enumerate(subsets)}
+    shares.update({(i,): masks[i] for i in range(factors.shape[0])})
+    return [_and(server, opened, shares, term) for term in terms]
+
+
+def _and(server: int, opened: Tensor, shares: dict[tuple[int, ...], Tensor], term: tuple[int, ...]) -> Tensor:
+    """This server's XOR share of one product; the all-public monomial falls to server 0."""
+    result = shares[term]
+    if result.is_meta:
+        return result
+    for size in range(1, len(term)):
+        for subset in combinations(term, size):
+            monomial = shares[subset]
+            for index in set(term) - set(subset):
+                monomial = monomial & opened[index]
+            result = result ^ monomial
+    if server == 0:
+        public = opened[term[0]]
+        for index in term[1:]:
+            public = public & opened[index]
+        result = result ^ public
+    return result
+
+
+def arithmetic(server: int, bits: Bits, ring: int = 64) -> Protocol[Form]:
+    """Bits as a form of integers 0 and 1: ``b = e + (1 - 2e) p`` with ``e = b ^ p`` opened.
+
+    Cost: 1 round; 1 bit an element each way; dealer: one word an element.
+    """
+    dealt = yield from deal(BitMask(bits.shape, ring))
+    plane, words = dealt.shares
+    opened = yield from reveal(bits.planes ^ plane, xor=True)
+    e = unpack_bits(opened, bits.shape).to(torch.int64)
+    return Form(server, (Term(e), Term(1 - 2 * e, 0, dealt.ref(1), words, bit=True)), 0, ring)

@@ -1,0 +1,217 @@
+"""Polynomials of a secret: one, or several pieces that comparisons choose from.
+
+All powers come from two openings, those of x and of its square: ``x^k = (x^2)^(k // 2) x^(k % 2)`` is a
+local product of forms. So the rounds do not depend on the degree, and the square's rounding acts like a
+small shift of x rather than being raised to a power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import frexp
+
+from secformer_rt.errors import BadConfigError
+from secformer_rt.graph.preset import Comparison, Polynomial, Quad
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, Term, parallel
+from secformer_rt.protocols.masking import open_elementwise
+from secformer_rt.protocols.product import product
+from secformer_rt.protocols.series import below_cuts
+from secformer_rt.protocols.truncation import evaluate, truncate
+from secformer_rt.ring.packing import pack_bits, unpack_bits
+
+ARGUMENT_FRAC = 12  # fraction bits of x and of its square: x^6 then has 36, which leaves 26
+RESULT_FRAC = 18  # of a piece's value
+LIMIT = 62  # a value that is truncated stays below 2^LIMIT units
+COEFFICIENT_FRAC = 20  # fraction bits of a coefficient of quad that has more
+FEWEST = 16  # fraction bits that a coefficient of the highest power must be left
+
+
+def argument(x: Secret, frac: int, bits: int) -> Protocol[tuple[Secret, Opened, int]]:
+    """X with at most ``frac`` and at most 12 fraction bits, its opening, and its width with that many.
+
+    ``bits`` is its width with ``frac``. Cost: 1 round; 8 bytes an element each way; the truncation's
+    dealer words (8 to 16 bytes), 0 if x has no more fraction bits than that.
+    """
+    kept = min(frac, ARGUMENT_FRAC)
+    x = yield from truncate(x, kept)
+    opened = yield from open_elementwise(x)
+    return x, opened, bits - (frac - kept)
+
+
+def combine(terms: Iterable[tuple[float, Secret]], constant: float, frac: int) -> Secret:
+    """``constant + sum of coefficient times value`` with ``frac`` fraction bits; local.
+
+    A coefficient keeps the bits that its value leaves: ``frac`` less the value's.
+    """
+    parts = [value.local(value.share * round(c * 2 ** (frac - value.frac)), frac) for c, value in terms]
+    total = parts[0].plus_public(round(constant * 2**frac))
+    for part in parts[1:]:
+        total = total.local(total.share + part.share)
+    return total
+
+
+def reach(coefficients: Iterable[float], bound: float) -> int:
+    """The least e with ``sum |c_k| bound^k < 2^e``, and some room for what rounding adds."""
+    return frexp(1.01 * sum(abs(c) * bound**k for k, c in enumerate(coefficients)))[1]
+
+
+def quad(x: Secret, choice: Quad, *, frac: int, bits: int) -> Protocol[Secret]:
+    """``c_0 + c_1 x + c_2 x^2``: the square is a local product of x's form with itself.
+
+    ``bits`` is x's width: ``|x| < 2^(bits - 2 - frac)``. The result has twice x's fraction bits (at most 24)
+    and as many as make c_2 exact, at most 20: 27 for 0.125.
+
+    Cost: 1 round; 8 bytes an element each way; dealer: the truncation's and 10 bytes an element (for 14
+    bits that are cut off).
+    Error: x's rounding, below ``2^-12``, times the slope; with x after it the result is exact if c_2 is.
+    Source: MPCFormer (arXiv 2211.01452), section 3.1.
+
+    Raises:
+        BadConfigError: the result may not fit the ring.
+    """
+    x, opened, bits = yield from argument(x, frac, bits)
+    square = yield from product(opened.form, opened.form)
+    constant, linear, quadratic = choice.coefficients
+    scale = square.frac + _exact_bits(quadratic)
+    if scale + reach(choice.coefficients, 2.0 ** (bits - 2 - x.frac)) > LIMIT:
+        raise BadConfigError(
+            f"The quadratic {choice.coefficients} does not fit 64 bits: lower fixed_point.range or "
+            "fixed_point.function, or give c_2 fewer binary places."
+        )
+    return combine([(linear, x), (quadratic, square)], constant, scale)
+
+
+def _exact_bits(c: float) -> int:
+    """The fewest fraction bits with which a coefficient is exact, at most 20."""
+    places = range(COEFFICIENT_FRAC)
+    return next((bits for bits in places if (c * 2**bits).is_integer()), COEFFICIENT_FRAC)
+
+
+def piecewise(
+    x: Secret, choice: Polynomial, *, frac: int, bits: int, comparison: Comparison
+) -> Protocol[Secret]:
+    """A polynomial of degree up to six on each piece: ``sum_j [c_(j-1) <= x < c_j] p_j(x)``.
+
+    ``bits`` is x's width: ``|x| < 2^(bits - 2 - frac)``. The comparisons run beside the square's opening and the
+    truncation of the pieces; bits and values meet in a local product of forms. Where x is outside a
+    piece its polynomial may exceed the ring and is garbage; times a bit that is 0 it is 0, exactly,
+    because products modulo 2^64 are exact. The result has 18 fraction bits.
+
+    Cost: 3 rounds by tables (x; comparison and square; conversion and pieces), by the adder as many as
+    the comparison and 2. Each way 8 bytes an element for x, 8 for its square (from degree 3), 8 for every piece
+    but constants and ``a + b x`` with b exact in 6 bits; 10 bits for the comparison with a cut by tables
+    and 1 for its conversion. Dealer, PUMA's four pieces: 227 bytes an element (24 bits are cut off
+    with the square, 14 with x): x and its square 20, powers 52, pieces 26, comparison 43, conversion
+    24, selection 62.
+    Error for PUMA's pieces: 3e-4 beside x's rounding, below ``2^-12``, times the slope.
+    Source: PUMA (arXiv 2307.12533), section 3.2.
+
+    Raises:
+        BadConfigError: a piece's highest power leaves its coefficient fewer than 16 bits.
+    """
+    x, opened, bits = yield from argument(x, frac, bits)
+    indicators, values = yield from parallel(
+        _indicators(opened, choice.cuts, bits, comparison), _values(x, opened, choice, bits)
+    )
+    chosen = []
+    for indicator, value in zip(indicators, values, strict=True):
+        chosen.append((yield from product(indicator, value)))
+    return combine([(1.0, piece) for piece in chosen], 0.0, RESULT_FRAC)
+
+
+def _indicators(
+    x: Opened, cuts: tuple[float, ...], bits: int, comparison: Comparison
+) -> Protocol[list[Form]]:
+    """For every piece the bit that says whether x lies in it: differences of ``[x < cut]``."""
+    flags = yield from below_cuts(x, cuts, bits=bits, comparison=comparison)
+    below = yield from parallel(*(arithmetic(x.server, row) for row in _rows(flags)))
+    between = [
+        Form(x.server, (*upper.terms, *lower.scaled(-1).terms), 0)
+        for lower, upper in zip(below, below[1:], strict=False)
+    ]
+    return [below[0], *between, below[-1].scaled(-1).plus(1)]
+
+
+def _rows(bits: Bits) -> list[Bits]:
+    """Bits of shape (M, ...) as M of shape (...): so that each is multiplied with its own pieces only."""
+    shape = bits.shape[1:]
+    return [Bits(pack_bits(row.reshape(-1)), shape) for row in unpack_bits(bits.planes, bits.shape)]
+
+
+def _values(x: Secret, opened: Opened, choice: Polynomial, bits: int) -> Protocol[list[Form]]:
+    pieces = [_trimmed(piece) for piece in choice.pieces]
+    powers = yield from _powers(x, opened, {k for piece in pieces for k in range(2, len(piece)) if piece[k]})
+    end = 2.0 ** (bits - 2 - x.frac)
+    edges = (-end, *choice.cuts, end)
+    bounds = [max(abs(low), abs(high)) for low, high in zip(edges, edges[1:], strict=False)]
+    return (
+        yield from parallel(
+            *(_value(opened, powers, p, bound) for p, bound in zip(pieces, bounds, strict=True))
+        )
+    )
+
+
+def _trimmed(piece: tuple[float, ...]) -> tuple[float, ...]:
+    """Without the zeros at the end."""
+    degree = max((k for k, c in enumerate(piece) if c), default=0)
+    return piece[: degree + 1]
+
+
+def _powers(x: Secret, opened: Opened, degrees: set[int]) -> Protocol[dict[int, Secret]]:
+    """X and its powers of ``degrees``; the square is opened if a higher one needs it.
+
+    Beside the square itself, ``x^k`` has 12 fraction bits for the square's k // 2 factors and x's for an
+    odd one.
+    """
+    powers = {1: x}
+    if not degrees:
+        return powers
+    square = yield from product(opened.form, opened.form)
+    if 2 in degrees:
+        powers[2] = square
+    if max(degrees) > 2:
+        factor = yield from open_elementwise((yield from truncate(square, ARGUMENT_FRAC)))
+        for k in sorted(degrees - {2}):
+            powers[k] = yield from product(*[factor.form] * (k // 2), *[opened.form] * (k % 2))
+    return powers
+
+
+def _value(x: Opened, powers: dict[int, Secret], piece: tuple[float, ...], bound: float) -> Protocol[Form]:
+    """A piece's polynomial as a form with 18 fraction bits, right for ``|x| <= bound``."""
+    if len(piece) == 1:
+        return Form(x.server, (Term(round(piece[0] * 2**RESULT_FRAC)),), RESULT_FRAC)
+    room = RESULT_FRAC - x.frac
+    slope = piece[1] * 2**room
+    if len(piece) == 2 and slope.is_integer():
+        return x.form.scaled(int(slope), room).plus(round(piece[0] * 2**RESULT_FRAC))
+    terms = [(c, powers[k]) for k, c in enumerate(piece) if k and c]
+    scale = LIMIT - reach(piece, bound)
+    if scale < max(power.frac for _, power in terms) + FEWEST:
+        raise BadConfigError(
+            f"A polynomial of degree {len(piece) - 1} up to {bound:g} does not fit 64 bits: give it a smaller "
+            "piece or a lower degree, or lower fixed_point.range or fixed_point.function."
+        )
+    value = yield from truncate(combine(terms, piece[0], scale), RESULT_FRAC)
+    assert value.truncated is not None
+    return value.truncated.form
+
+
+def cubic(x: Secret, opened: Opened, linear: float, third: float, bound: float, frac: int) -> Protocol[Opened]:
+    """``linear x + third x^3``, opened with ``frac`` fraction bits; right for ``|x| <= bound``.
+
+    The cube is a local product of x's form. Beyond ``bound`` the result may be garbage.
+
+    Cost: 1 round; 8 bytes an element each way; dealer: 20 bytes an element for the cube (for 14 bits that
+    are cut off with x), and the truncation's.
+    Error: a unit of the result, and ``2^-22 bound^3``: x^3 has 36 fraction bits, which leaves third 20 or more.
+    """
+    cube = yield from product(opened.form, opened.form, opened.form)
+    scale = LIMIT - reach((0.0, linear, 0.0, third), bound)
+    if scale < cube.frac + FEWEST:
+        raise BadConfigError(
+            f"A cubic up to {bound:g} does not fit 64 bits: choose a tanh with a smaller cut, or a larger scale."
+        )
+    value = yield from truncate(combine([(linear, x), (third, cube)], 0.0, scale), frac)
+    assert value.truncated is not None
+    return value.truncated
