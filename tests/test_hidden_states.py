@@ -1,12 +1,12 @@
 """Every hidden state of a real checkpoint under the paper's preset, against the plaintext executor.
 
-In long texts some value always lies so close to the cut of the published GeLU, which jumps by 0.026 there,
-that both runs take different branches, and a hidden state differs by more: see docs/benchmarks.md.
+The published GeLU jumps by 0.026 at its cut, so a value that lies as near to the cut as fixed point errs may
+take either branch. In long texts some do; there both runs are compared with the same branches taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -16,18 +16,19 @@ from torch import Tensor
 from secformer_rt.cli import presets_directory
 from secformer_rt.clients.main_job import DEFAULT_TEXTS
 from secformer_rt.errors import BadCheckpointError
-from secformer_rt.graph import ir
-from secformer_rt.graph.bert import MASK, build_bert, client_inputs
+from secformer_rt.graph import approximations, ir
+from secformer_rt.graph.bert import build_bert, client_inputs
 from secformer_rt.graph.calibration import bundled_texts, calibrate
 from secformer_rt.graph.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
 from secformer_rt.graph.executor import execute
-from secformer_rt.graph.preset import Preset, load_preset
+from secformer_rt.graph.preset import FourierErf, Preset, load_preset
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.graph.tokenizer import Tokenizer
 from secformer_rt.protocols.lowering import Lowering
 from tests.support import Outcome, provision, run_model
 
 TOLERANCE = 2e-2
+TIE = 1e-2  # how near to the cut a value may take either branch
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +37,6 @@ def checkpoint() -> Checkpoint:
         return load_checkpoint(default_checkpoint())
     except BadCheckpointError as error:
         pytest.skip(str(error))
-
-
-def layers(graph: ir.Graph) -> Iterator[tuple[str, ir.Graph]]:
-    """Each layer as a graph of its own, with the name of its input wire."""
-    source = "embeddings.norm"
-    masks = tuple(wire for wire in graph.inputs if wire.name == MASK)
-    for name in dict.fromkeys(node.layer for node in graph.nodes if node.layer.startswith("layer.")):
-        nodes = tuple(node for node in graph.nodes if node.layer == name)
-        output = nodes[-1].name
-        hidden = ir.Input(source, graph.shapes[source], integer=False)
-        yield source, ir.Graph((hidden, *masks), graph.parameters, nodes, (output,))
-        source = output
 
 
 @dataclass(frozen=True)
@@ -83,22 +72,35 @@ def run(checkpoint: Checkpoint, texts: Sequence[str]) -> Run:
     return Run(graph, inputs, parameters, preset, calibration, outcome, real)
 
 
-def test_sentences_agree_with_a_plaintext_run_on_every_hidden_state(checkpoint: Checkpoint) -> None:
-    secure = run(checkpoint, DEFAULT_TEXTS)
+def errors(secure: Run, checkpoint: Checkpoint) -> dict[str, float]:
     expected = execute(secure.graph, secure.parameters, secure.inputs, secure.preset, secure.calibration)
     hidden = [node.name for node in secure.graph.nodes if isinstance(node.op, ir.LayerNorm)]
     assert len(hidden) == 1 + 2 * checkpoint.architecture.layers
-    assert {name: e for name in hidden if (e := secure.error(name, expected[name])) >= TOLERANCE} == {}
+    return {name: secure.error(name, expected[name]) for name in hidden}
 
 
-def test_each_layer_of_a_padded_batch_agrees_with_its_plaintext_twin(checkpoint: Checkpoint) -> None:
-    texts = bundled_texts()
-    secure = run(checkpoint, [texts[10], texts[12]])
-    for source, layer in layers(secure.graph):
-        (output,) = layer.outputs
-        given = {
-            source: secure.outcome.value(lambda wires, source=source: wires[source]),
-            MASK: secure.inputs[MASK],
-        }
-        expected = execute(layer, secure.parameters, given, secure.preset, secure.calibration)
-        assert secure.error(output, expected[output]) < TOLERANCE, output
+def test_sentences_agree_with_a_plaintext_run_on_every_hidden_state(checkpoint: Checkpoint) -> None:
+    found = errors(run(checkpoint, DEFAULT_TEXTS), checkpoint)
+    assert max(found.values()) < TOLERANCE, found
+
+
+def test_long_texts_agree_where_both_runs_take_the_same_branch(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure = run(checkpoint, sorted(bundled_texts(), key=len)[-4:-2])
+    assert secure.graph.shapes["layer.0.norm"][:2] == (2, 141)
+    wires = iter([node.inputs[0] for node in secure.graph.nodes if isinstance(node.op, ir.Gelu)])
+
+    def same_branch(x: Tensor, choice: FourierErf) -> Tensor:
+        wire = next(wires)
+        taken = secure.outcome.value(lambda held: held[wire])
+        tie = (x.abs() - choice.cut).abs() < TIE
+        assert float(tie[secure.real].double().mean()) < 0.01  # a tie is rare
+        inside = torch.where(tie, taken, x).abs() <= choice.cut
+        series = approximations.odd_series(x, approximations.series_of(choice), choice.period)
+        return torch.where(inside, series, torch.sign(x))
+
+    monkeypatch.setattr(approximations, "segmented_series", same_branch)
+    found = errors(secure, checkpoint)
+    assert max(found.values()) < TOLERANCE, found
+    assert next(wires, None) is None

@@ -12,6 +12,7 @@ from secformer_rt.cli.ask import infer, provision
 from secformer_rt.cli.calibrate import calibrate
 from secformer_rt.cli.options import presets_directory
 from secformer_rt.cli.party import health, party
+from secformer_rt.cli.plan import plan
 from secformer_rt.cli.run import run
 from secformer_rt.clients.cluster import ERROR_PREFIX
 from secformer_rt.errors import SecformerError
@@ -19,7 +20,7 @@ from secformer_rt.errors import SecformerError
 __all__ = ["main", "presets_directory"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (run, party, health, provision, infer, calibrate):
+for command in (run, party, health, provision, infer, calibrate, plan):
     app.command()(command)
 
 

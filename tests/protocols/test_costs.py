@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from secformer_rt.graph.goldschmidt import Deflation
+from secformer_rt.graph.iterations import GoldschmidtSteps, InverseKind, Step, goldschmidt_steps, newton_steps
 from secformer_rt.graph.preset import ExactSoftmax, Goldschmidt, TwoQuad
+from secformer_rt.protocols.activations import gelu, tanh
 from secformer_rt.protocols.comparison import arithmetic, less_than
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.exponential import exponential
-from secformer_rt.protocols.inverse import Kind, goldschmidt, seeded
+from secformer_rt.protocols.inverse import goldschmidt, newton, seeded
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.product import multiply
-from secformer_rt.protocols.series import gelu, tanh
 from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
 from secformer_rt.protocols.truncation import truncate, truncate_many
 from secformer_rt.scheduler.plan import Plan
@@ -160,13 +160,19 @@ def test_gelu_and_tanh(shape: tuple[int, ...], name: str) -> None:
     assert costs(plan)[:2] == (3, int((8 + series) * n))
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 12])
-@pytest.mark.parametrize(("kind", "more"), [("reciprocal", 0), ("rsqrt", 0), ("rsqrt", 1)])
-def test_goldschmidt(kind: Kind, more: int, iterations: int) -> None:
-    chosen = Deflation(4 + more, iterations)
-    plan = planned(lambda s, _: goldschmidt(s[0], kind, chosen), (10, 1))
-    done = iterations + more  # an odd exponent is rounded up, which takes one iteration more
-    assert costs(plan)[:2] == (done, 80 * (2 * done - 1))
+@pytest.mark.parametrize("octaves", [1, 4, 10])
+@pytest.mark.parametrize("kind", ["reciprocal", "rsqrt"])
+def test_iterations(kind: InverseKind, octaves: int) -> None:
+    steps = goldschmidt_steps(1.0, 2.0**octaves, kind, 1e-4, 40)
+    plan = planned(lambda s, _: goldschmidt(s[0], steps), (16, 1))
+    rounds, sent, _ = costs(plan)
+    assert rounds == max(4, steps.iterations)
+    # Two thresholds of up to 16 chunks in two rounds, and their conversion, beside the words.
+    assert 0 < sent - 16 * 8 * (2 * steps.iterations - 1) <= 2 * 16 * 12
+    newtons = newton_steps(1.0, 2.0**octaves, kind, 1e-4, 40)
+    rounds, sent, _ = costs(planned(lambda s, _: newton(s[0], newtons), (16, 1)))
+    assert rounds == max(4, 2 * newtons.iterations + 1)
+    assert 0 < sent - 16 * 8 * (2 * newtons.iterations + 1) <= 2 * 16 * 12
 
 
 @pytest.mark.parametrize(("low", "high", "rounds"), [(0.5, 64.0, 3), (2.0**-6, 2.0**10, 4)])
@@ -197,14 +203,14 @@ def test_exact_attention(tokens: int, masked: bool) -> None:
 def test_two_quad_attention(iterations: int, masked: bool) -> None:
     choice = preset("secformer").softmax
     assert isinstance(choice, TwoQuad) and isinstance(choice.division, Goldschmidt)
-    deflation = Deflation(10, iterations)
+    steps = GoldschmidtSteps("reciprocal", 1.0, 1024.0, 10, (Step(2.0, 1.0),) * iterations)
 
     def build(s: list[Secret], _: Model) -> Protocol[Any]:
         mask = s[2].local(s[2].share, 0) if masked else None
-        return two_quad_attend(s[0], s[1], mask, choice, deflation, (1.0, 1024.0), BITS)
+        return two_quad_attend(s[0], s[1], mask, choice, steps, (1.0, 1024.0), BITS)
 
     plan = planned(build, (1, 2, 8, 8), (1, 2, 8, 4), *([(1, 8)] if masked else []))
-    assert plan.rounds == iterations + (6 if masked else 4)
+    assert plan.rounds == max(4, iterations) + (6 if masked else 4)
 
 
 @pytest.mark.parametrize("frac", [16, 24])
@@ -213,7 +219,9 @@ def test_layer_norm(frac: int) -> None:
     gain = Parameter("g", torch.zeros(32, dtype=torch.int64), BITS.weight)
 
     def build(s: list[Secret], m: Model) -> Protocol[Any]:
-        return layer_norm(s[0], m.gains["g"], s[1], chosen.layernorm, (0.25, 16.0), 1e-12, BITS)
+        return layer_norm(
+            s[0], m.gains["g"], s[1], chosen.layernorm, chosen.comparison, (0.25, 16.0), 1e-12, BITS
+        )
 
     plan = planned(build, (4, 32), (32,), frac=frac, parameters=[gain])
     seed = 3  # its truncation, comparison and conversion

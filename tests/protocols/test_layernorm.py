@@ -20,7 +20,7 @@ def normalised(x: Tensor, gain: Tensor, beta: Tensor, name: str, bounds: tuple[f
     bits = chosen.fixed_point
 
     def build(s: list[Secret], model: Model) -> Protocol[Secret]:
-        return layer_norm(s[0], model.gains["g"], s[1], chosen.layernorm, bounds, EPS, bits)
+        return layer_norm(s[0], model.gains["g"], s[1], chosen.layernorm, chosen.comparison, bounds, EPS, bits)
 
     return run_words(
         build,
@@ -38,7 +38,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", ["exact", "secformer"])
+@pytest.mark.parametrize("name", ["exact", "secformer", "crypten"])
 @pytest.mark.parametrize("size", [8, 48, 100, 128, 768])
 def test_close_to_the_exact_one(name: str, size: int) -> None:
     x = random(2, 5, size) * torch.tensor([0.5, 1.0, 2.0, 3.0, 0.7], dtype=torch.float64)[:, None] + 0.3
@@ -50,7 +50,7 @@ def test_close_to_the_exact_one(name: str, size: int) -> None:
     assert bool(((outcome.value() - want).abs() < allowed).all())
 
 
-@pytest.mark.parametrize("name", ["exact", "secformer"])
+@pytest.mark.parametrize("name", ["exact", "secformer", "crypten"])
 def test_one_outlier_coordinate(name: str) -> None:
     x = random(4, 128)
     x[:, 17] = torch.tensor([40.0, -60.0, 100.0, -5.0], dtype=torch.float64)

@@ -1,0 +1,106 @@
+"""``plan``: what a run would cost, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from secformer_rt.cli.options import (
+    AsJson,
+    BatchOption,
+    CalibrationOption,
+    Checkpoint,
+    EmbeddingOption,
+    PresetOption,
+    Synthetic,
+    embedding_kind,
+    presets_directory,
+    print_json,
+    progress,
+)
+from secformer_rt.clients.plan_job import Asked, job_to_plan, plan_job, plan_presets, plan_summary
+from secformer_rt.clients.plan_show import show_comparison, show_plan
+from secformer_rt.errors import BadConfigError
+from secformer_rt.graph.preset import Preset, load_preset
+from secformer_rt.graph.ranges import Calibration
+from secformer_rt.scheduler.network import CUSTOM, NETWORKS, Network, custom_network, find_network
+from secformer_rt.scheduler.predict import Machine
+
+Compare = Annotated[
+    str | None, typer.Option(help="Presets side by side, instead of --preset: exact,secformer or all.")
+]
+TextTokens = Annotated[int, typer.Option("--tokens", min=1, help="Tokens of each text.")]
+Padded = Annotated[bool, typer.Option("--padded", help="Texts may be shorter: plan with a secret mask.")]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", help=f"A network, repeatable; all by default: {', '.join(NETWORKS)}."),
+]
+RoundTrip = Annotated[float | None, typer.Option(help="Round trip of a network of your own.")]
+Rate = Annotated[float | None, typer.Option(help="Its rate in each direction, Mbit/s.")]
+MachineFile = Annotated[
+    Path | None, typer.Option("--machine", help="A YAML file of computing rates, instead of those measured.")
+]
+
+
+def plan(
+    preset: PresetOption = "exact",
+    compare: Compare = None,
+    checkpoint: Checkpoint = None,
+    synthetic: Synthetic = None,
+    tokens: TextTokens = 128,
+    batch: BatchOption = 1,
+    padded: Padded = False,
+    embedding: EmbeddingOption = "private",
+    calibration: CalibrationOption = None,
+    profile: Profiles = None,
+    rtt_ms: RoundTrip = None,
+    mbit: Rate = None,
+    machine: MachineFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rounds, bytes, memory and predicted seconds of one inference, without running it."""
+    presets, kind = _presets(preset, compare), embedding_kind(embedding)
+    networks = _networks(profile or [], rtt_ms, mbit)
+    rates = Machine() if machine is None else Machine.load(machine)
+    if calibration is not None and compare is not None:
+        raise BadConfigError("A calibration serves one preset: give --calibration or --compare, not both.")
+    ranges = None if calibration is None else Calibration.load(calibration)
+    asked = Asked(batch, tokens, padded)
+    with progress(quiet=as_json) as on_progress:
+        job = job_to_plan(synthetic, checkpoint, asked, ranges is not None)
+        if compare is None:
+            found = [plan_job(job, presets[0], kind, asked, ranges, on_progress)]
+        else:
+            found = plan_presets(job, presets, kind, asked, on_progress)
+    summaries = [plan_summary(planned, networks, rates) for planned in found]
+    if as_json:
+        print_json(summaries[0] if compare is None else {"plans": summaries})
+    elif compare is None:
+        show_plan(summaries[0], Console())
+    else:
+        show_comparison(summaries, Console())
+
+
+def _presets(preset: str, compare: str | None) -> list[Preset]:
+    directory = presets_directory()
+    if compare is None:
+        names = [preset]
+    elif compare == "all":
+        names = sorted(path.stem for path in directory.glob("*.yaml"))
+    else:
+        names = [name for part in compare.split(",") if (name := part.strip())]
+    if not names:
+        raise BadConfigError("There is nothing to compare: name presets, as in --compare exact,secformer.")
+    return [load_preset(name, directory) for name in names]
+
+
+def _networks(profiles: list[str], rtt_ms: float | None, mbit: float | None) -> list[Network]:
+    """Those named, or all; and one's own, wherever it has been described."""
+    own = [] if rtt_ms is None and mbit is None else [custom_network(rtt_ms, mbit)]
+    names = list(dict.fromkeys(profiles or NETWORKS))
+    if CUSTOM in names and not own:
+        raise BadConfigError("Network profile 'custom' needs --rtt-ms, --mbit or both.")
+    return [find_network(name) for name in names if name != CUSTOM] + own

@@ -1,0 +1,174 @@
+"""Seconds and memory of an inference that has only been planned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from secformer_rt.errors import BadConfigError
+from secformer_rt.graph.preset import explain
+from secformer_rt.protocols.correlations import Ref
+from secformer_rt.protocols.linear import MatrixProduct, WeightProduct
+from secformer_rt.scheduler.network import Network
+from secformer_rt.scheduler.plan import Plan
+
+PROCESS_BYTES = 460_000_000
+WEIGHT_COPIES = 0.71
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What takes time. Bytes are payload; ``macs`` are multiply-accumulates of matrix products.
+
+    ``opened_bytes`` is what each server sends to the other, ``dealt_bytes`` what both are sent by the
+    dealer, ``link_bytes`` what the busier of them is. ``online_macs`` and ``offline_macs`` are those of one
+    server, ``dealer_macs`` the dealer's.
+    """
+
+    rounds: int
+    correlations: int
+    opened_bytes: int
+    dealt_bytes: int
+    link_bytes: int
+    online_macs: int
+    offline_macs: int
+    dealer_macs: int
+
+
+def work(plan: Plan) -> Work:
+    """Count a plan's work.
+
+    With a provisioned weight, a server does one product online (``X W``) and one offline (``R F``); between
+    two secrets it does two online. The dealer does one of either.
+    """
+    weighted = secret = 0
+    for planned in plan.deals:
+        correlation = planned.correlation
+        if isinstance(correlation, WeightProduct):
+            weighted += prod(correlation.shape) * _columns(plan, correlation.activation)
+        elif isinstance(correlation, MatrixProduct):
+            secret += prod(correlation.shape) * _columns(plan, correlation.left)
+    return Work(
+        rounds=plan.rounds,
+        correlations=len(plan.deals),
+        opened_bytes=plan.server_bytes,
+        dealt_bytes=sum(plan.dealer_bytes),
+        link_bytes=max(plan.dealer_bytes),
+        online_macs=weighted + 2 * secret,
+        offline_macs=weighted,
+        dealer_macs=weighted + secret,
+    )
+
+
+def _columns(plan: Plan, ref: Ref) -> int:
+    """The length of a dealt matrix's rows."""
+    assert isinstance(ref.deal, int)  # an activation's mask, never a parameter's
+    return plan.deals[ref.deal].correlation.fields[ref.position].shape[-1]
+
+
+class Machine(BaseModel):
+    """How fast a party computes.
+
+    The defaults describe one machine: two cores of a Zen 4 EPYC (AVX2) that three parties share, one thread
+    each. The rate of products was measured on its own; the four others solve four equations, the offline and
+    online seconds of two runs with preset ``exact`` (docs/benchmarks.md): BERT_BASE with 128 tokens (9.1 and
+    7.7 s), MiniLM with texts of 12 and 8 tokens (1.2 and 1.24 s). As many numbers as observations: those
+    two are met by construction, and other sizes are a rough guess.
+    Element-wise work is taken to grow with the bytes opened or dealt, whatever the operation.
+
+    ``gmac_per_s`` is 10^9 multiply-accumulates modulo 2^64 a second and thread. ``opened_byte_ns`` counts a
+    server's bytes one way, ``dealt_byte_ns`` the dealer's to both servers; ``round_ms`` and
+    ``correlation_ms`` are the fixed costs of each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gmac_per_s: FiniteFloat = Field(default=11.0, gt=0)
+    threads: int = Field(default=1, ge=1)
+    opened_byte_ns: FiniteFloat = Field(default=13.6, ge=0)
+    dealt_byte_ns: FiniteFloat = Field(default=3.7, ge=0)
+    round_ms: FiniteFloat = Field(default=1.67, ge=0)
+    correlation_ms: FiniteFloat = Field(default=0.84, ge=0)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a YAML file; what it leaves out has its default.
+
+        Raises:
+            BadConfigError: the file cannot be read, or a key of it is wrong.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise BadConfigError(f"Machine {path} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise BadConfigError(f"Machine {path} is not UTF-8 text.") from error
+        except (yaml.YAMLError, ValidationError) as error:
+            raise BadConfigError(f"Machine {path} is not valid: {explain(error)}.") from error
+
+    def offline_s(self, done: Work) -> float:
+        """Seconds of computing, dealer and server one after the other."""
+        return (
+            self._products_s(done.dealer_macs + done.offline_macs)
+            + 1e-9 * self.dealt_byte_ns * done.dealt_bytes
+            + 1e-3 * self.correlation_ms * done.correlations
+        )
+
+    def online_s(self, done: Work) -> float:
+        """Seconds of computing."""
+        return (
+            self._products_s(done.online_macs)
+            + 1e-9 * self.opened_byte_ns * done.opened_bytes
+            + 1e-3 * self.round_ms * done.rounds
+        )
+
+    def _products_s(self, macs: int) -> float:
+        return macs / (1e9 * self.gmac_per_s * self.threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds of one inference of a provisioned model."""
+
+    offline: float
+    online: float
+
+    @property
+    def total(self) -> float:
+        """Both; no start-up, calibration or provisioning."""
+        return self.offline + self.online
+
+
+def predict(done: Work, network: Network, machine: Machine) -> Prediction:
+    """How long the two phases take if nothing overlaps.
+
+    Every round waits for a round trip, and the servers' openings for the rate of one direction; so do the
+    dealer's corrections to the busier server. Not modelled: a connection's slow start, loss, headers, and
+    the client's links, which are idle in both phases but for the input's shares.
+    """
+    return Prediction(
+        offline=network.rtt_s + network.transfer_s(done.link_bytes) + machine.offline_s(done),
+        online=done.rounds * network.rtt_s + network.transfer_s(done.opened_bytes) + machine.online_s(done),
+    )
+
+
+def peak_memory(plan: Plan) -> int:
+    """Bytes that a server's process holds at most, of the server that holds more.
+
+    These are the planned tensors and an overhead of PROCESS_BYTES (interpreter, torch, compiled kernels)
+    plus WEIGHT_COPIES of the weights: buffers of provisioning and of the allocator. Both constants are
+    fitted to peaks measured on one machine: MiniLM 1.1 GB, BERT_BASE with 128 tokens 4.3 GB (preset
+    ``exact``).
+
+    Raises:
+        ValueError: it is the plan of a protocol, not of a graph.
+    """
+    if plan.memory is None:
+        raise ValueError("only the plan of a graph knows its memory")
+    weights = plan.memory[0].weights
+    return max(memory.total for memory in plan.memory) + PROCESS_BYTES + round(WEIGHT_COPIES * weights)
