@@ -82,7 +82,7 @@ def ask(
     """
     model_id, manifest = choose_model(describe(servers), model_id)
     directory = checkpoint or default_checkpoint()
-    tokenizer = Tokenizer.load(directory, manifest.architecture.positions)
+    tokenizer = Tokenizer.load(directory, manifest.encoder().positions)
     batches = [tokenizer.encode([text]) for text in texts]
     tables = load_checkpoint(directory).parameters if manifest.embedding == "public-tables" else None
     owner = DataOwner(servers, model_id, manifest, tables)

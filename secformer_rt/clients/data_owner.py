@@ -39,6 +39,16 @@ class Answer:
     links: dict[str, LinkBytes]
     seconds: float
 
+    def traffic(self) -> dict[str, LinkBytes]:
+        """Bytes over every link. Each is counted at one end."""
+        first, second = self.reports
+        return {
+            "server0_server1": first.links["server1"],
+            "dealer_server0": first.links["dealer"],
+            "dealer_server1": second.links["dealer"],
+            **self.links,
+        }
+
 
 def describe(servers: Servers) -> dict[str, Manifest]:
     """The models that both servers hold, by id.
@@ -89,18 +99,43 @@ class DataOwner:
             MismatchError: the servers run something else.
             PeerLostError: a server has gone, or has lost the dealer or the other server.
         """
-        began = time.perf_counter()
-        manifest = self._manifest
         inputs = client_inputs(
-            manifest.architecture,
-            manifest.embedding,
+            self._manifest.encoder(),
+            self._manifest.embedding,
             batch.token_ids,
             batch.type_ids,
             batch.lengths,
             batch.padded,
             self._tables,
         )
-        request = Request(model_id=self._model_id, batch=batch.size, tokens=batch.tokens, masked=batch.padded)
+        return self.infer_tensors(inputs, batch.size, batch.tokens, batch.padded, on_progress)
+
+    def infer_tensors(
+        self,
+        inputs: Mapping[str, Tensor],
+        batch: int,
+        tokens: int,
+        masked: bool = False,
+        on_progress: OnProgress = ignore_progress,
+    ) -> Answer:
+        """Run one inference on the plaintext inputs of the model's graph.
+
+        Args:
+            inputs: by wire, in the shapes of ``manifest.lowering(batch, tokens, masked)``.
+            batch: texts, or rows of a single operation.
+            tokens: of a text, or columns of a single operation.
+            masked: whether texts are padded.
+            on_progress: told how far it is.
+
+        Raises:
+            BadInputError: the model takes no such shape.
+            OutOfRangeError: a number does not fit its fixed-point format.
+            MismatchError: the servers run something else.
+            PeerLostError: a server has gone, or has lost the dealer or the other server.
+        """
+        began = time.perf_counter()
+        manifest = self._manifest
+        request = Request(model_id=self._model_id, batch=batch, tokens=tokens, masked=masked)
         lowering, plan = self._plans.get(manifest, request)
         bits, graph = manifest.preset.fixed_point, lowering.graph
         description = request.model_dump_json().encode()
@@ -117,4 +152,4 @@ class DataOwner:
             words = receive_words(links[0], 0, shape) + receive_words(links[1], 0, shape)
             traffic = {f"client_{link.peer}": LinkBytes.of(link.traffic) for link in links}
         seconds = time.perf_counter() - began
-        return Answer(decode(words, frac), inputs, lowering, plan, reports, traffic, seconds)
+        return Answer(decode(words, frac), dict(inputs), lowering, plan, reports, traffic, seconds)

@@ -319,17 +319,10 @@ def _parties(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _links(answers: Sequence[Answer]) -> dict[str, LinkBytes]:
-    """Bytes by link over all inferences. Every link is counted at one end."""
+    """Bytes by link over all inferences."""
     total: dict[str, LinkBytes] = {}
     for answer in answers:
-        first, second = answer.reports
-        counted = {
-            "server0_server1": first.links["server1"],
-            "dealer_server0": first.links["dealer"],
-            "dealer_server1": second.links["dealer"],
-            **answer.links,
-        }
-        for link, seen in counted.items():
+        for link, seen in answer.traffic().items():
             before = total.get(link, LinkBytes(payload=0, wire=0))
             total[link] = LinkBytes(payload=before.payload + seen.payload, wire=before.wire + seen.wire)
     return total

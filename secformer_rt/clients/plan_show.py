@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -56,8 +56,8 @@ def show_plan(summary: Summary, console: Console) -> None:
     console.print(_links(summary))
     console.print(_seconds(summary))
     console.print(
-        f"{summary['rounds']:,} rounds, {_dealer_bytes(summary):,} bytes from the dealer, about"
-        f" {_gigabytes(summary['peak_rss_bytes'])} GB of memory a server",
+        f"{summary['rounds']:,} rounds online, {_gigabytes(_dealer_bytes(summary))} GB from the dealer, about"
+        f" {summary['peak_rss_bytes'] / 1e9:.1f} GB of memory a server",
         highlight=False,
     )
 
@@ -65,8 +65,11 @@ def show_plan(summary: Summary, console: Console) -> None:
 def show_comparison(summaries: Sequence[Summary], console: Console) -> None:
     """Several plans of one model: a column for each preset."""
     console.print(_title(summaries[0]), highlight=False)
+    costs = [group_costs(summary) for summary in summaries]
     console.print(_totals(summaries))
-    console.print(_groups(summaries))
+    console.print(_phases(summaries))
+    console.print(_side_by_side("Rounds by operation", summaries, costs, lambda cost: f"{cost.rounds:,}"))
+    console.print(_side_by_side("GB by operation", summaries, costs, lambda cost: _gigabytes(cost.bytes)))
 
 
 def _title(summary: Summary) -> str:
@@ -96,25 +99,41 @@ def _seconds(summary: Summary) -> Table:
 
 
 def _totals(summaries: Sequence[Summary]) -> Table:
-    table = number_table("Whole inference", "", *(escape(s["preset"]) for s in summaries))
+    table = number_table("Whole inference", "", *_presets(summaries))
     table.add_row("rounds", *(f"{s['rounds']:,}" for s in summaries))
     table.add_row("server link, GB", *(_gigabytes(_server_bytes(s)) for s in summaries))
     table.add_row("dealer, GB", *(_gigabytes(_dealer_bytes(s)) for s in summaries))
-    table.add_row("server's memory, GB", *(_gigabytes(s["peak_rss_bytes"]) for s in summaries))
+    table.add_row("server's memory, GB", *(f"{s['peak_rss_bytes'] / 1e9:.1f}" for s in summaries))
+    return table
+
+
+def _phases(summaries: Sequence[Summary]) -> Table:
+    table = number_table("Predicted seconds, offline + online", "network", *_presets(summaries))
     for name in summaries[0]["seconds"]:
         phases = [s["seconds"][name] for s in summaries]
-        table.add_row(
-            f"{name}, offline + online s", *(f"{p['offline']:.1f} + {p['online']:.1f}" for p in phases)
-        )
+        table.add_row(name, *(f"{_brief(p['offline'])} + {_brief(p['online'])}" for p in phases))
     return table
 
 
-def _groups(summaries: Sequence[Summary]) -> Table:
-    table = number_table("Rounds / GB by operation", "", *(escape(s["preset"]) for s in summaries))
-    costs = [group_costs(summary) for summary in summaries]
+def _side_by_side(
+    title: str,
+    summaries: Sequence[Summary],
+    costs: Sequence[Mapping[str, GroupCost]],
+    shown: Callable[[GroupCost], str],
+) -> Table:
+    table = number_table(title, "operation", *_presets(summaries))
     for group in costs[0]:
-        table.add_row(group, *(f"{c[group].rounds:,} / {_gigabytes(c[group].bytes)}" for c in costs))
+        table.add_row(group, *(shown(cost[group]) for cost in costs))
     return table
+
+
+def _presets(summaries: Sequence[Summary]) -> list[str]:
+    return [escape(summary["preset"]) for summary in summaries]
+
+
+def _brief(seconds: float) -> str:
+    """No more digits than a prediction deserves."""
+    return f"{seconds:.1f}" if seconds < 10 else f"{seconds:,.0f}"
 
 
 def _server_bytes(summary: Summary) -> int:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from secformer_rt.errors import MismatchError
-from secformer_rt.graph.architecture import parameter_list
 from secformer_rt.graph.ir import Shape
 from secformer_rt.parties.heartbeat import heartbeat
 from secformer_rt.parties.manifest import Manifest, Request, check_run_id, compare, json_of, make_hello, parse
@@ -38,7 +37,7 @@ class _Model:
     shapes: dict[str, Shape] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shapes = {p.name: p.shape for p in parameter_list(self.manifest.architecture)}
+        self.shapes = {p.name: p.shape for p in self.manifest.parameters().parameters}
 
     def mask(self, name: str) -> Tensor:
         """The mask of a parameter, in the clear."""

@@ -9,10 +9,11 @@ from google.protobuf.message import Message
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from secformer_rt import __version__
-from secformer_rt.errors import DesyncError, MismatchError
+from secformer_rt.errors import BadInputError, DesyncError, MismatchError
 from secformer_rt.graph.architecture import Architecture
 from secformer_rt.graph.bert import Embedding, build_bert
 from secformer_rt.graph.ir import Graph
+from secformer_rt.graph.operations import Operation, build_operation
 from secformer_rt.graph.preset import Preset, explain
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.protocols.lowering import Lowering
@@ -31,7 +32,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(max_length=200)
-    architecture: Architecture
+    architecture: Architecture | Operation
     preset: Preset
     calibration: Calibration | None
     embedding: Embedding
@@ -43,22 +44,53 @@ class Manifest(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).digest()
 
     def lowering(self, batch: int, tokens: int, masked: bool) -> Lowering:
-        """The graph of one request, with how it is to be computed."""
-        graph = build_bert(self.architecture, batch, tokens, masked=masked, embedding=self.embedding)
+        """The graph of one request, with how it is to be computed.
+
+        A single operation takes ``batch`` rows, ``tokens`` numbers each.
+
+        Raises:
+            BadConfigError: the model has too few positions.
+            BadInputError: the operation has rows of another length.
+        """
+        if isinstance(self.architecture, Operation):
+            if masked or tokens != self.architecture.columns:
+                raise BadInputError(
+                    f"This operation takes unpadded rows of {self.architecture.columns} numbers:"
+                    f" ask it with rows of that length, not of {tokens}{' with padding' if masked else ''}."
+                )
+            graph = build_operation(self.architecture, batch)
+        else:
+            graph = build_bert(self.architecture, batch, tokens, masked=masked, embedding=self.embedding)
         return Lowering(graph, self.preset, self.calibration)
+
+    def encoder(self) -> Architecture:
+        """The dimensions of the BERT that this model is.
+
+        Raises:
+            BadInputError: it is a single operation.
+        """
+        if isinstance(self.architecture, Operation):
+            raise BadInputError(
+                f"Model {self.model!r} is a single operation, not a BERT: measure it with bench ops."
+            )
+        return self.architecture
 
     def parameters(self) -> Graph:
         """A graph that uses every parameter, to encode and to provision by."""
-        return self.lowering(1, 1, masked=False).graph
+        columns = self.architecture.columns if isinstance(self.architecture, Operation) else 1
+        return self.lowering(1, columns, masked=False).graph
 
 
 class Request(BaseModel):
-    """The public description of one inference: which model, and the shape of the input."""
+    """The public description of one inference: which model, and the shape of the input.
+
+    For a single operation the batch is its rows and the tokens are its columns.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_id: str = Field(pattern=r"^[0-9a-f]{32}$")
-    batch: int = Field(ge=1, le=4096)
+    batch: int = Field(ge=1, le=1 << 20)
     tokens: int = Field(ge=1, le=65536)
     masked: bool
 

@@ -130,7 +130,9 @@ def _root(choice: TanhGelu, value: float, most: float) -> float:
     By bisection, so that every machine finds the same.
     """
     if choice.scale <= 0 or choice.cubic < 0:
-        raise BadConfigError("A tanh GeLU needs a scale above 0 and a cubic coefficient that is not negative.")
+        raise BadConfigError(
+            "A tanh GeLU needs a scale above 0 and a cubic coefficient that is not negative."
+        )
     low, high = 0.0, most
     for _ in range(64):
         middle = (low + high) / 2
@@ -167,9 +169,7 @@ def even_gelu(x: Secret, choice: EvenSeries, *, frac: int) -> Protocol[Secret]:
     return even.local(even.share + half.share).plus_public(round(constant * 2**even.frac))
 
 
-def tanh(
-    x: Secret, choice: FourierTanh, *, frac: int, bits: int, comparison: Comparison
-) -> Protocol[Secret]:
+def tanh(x: Secret, choice: FourierTanh, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
     """Tanh by its own saturating series. The result has 14 fraction bits.
 
     Cost: 3 rounds: x's truncation and two for the series; 12 bytes and 22 bits each way; dealer: as

@@ -17,7 +17,7 @@ from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, Te
 from secformer_rt.protocols.masking import open_elementwise
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.series import below_cuts
-from secformer_rt.protocols.truncation import evaluate, truncate
+from secformer_rt.protocols.truncation import truncate
 from secformer_rt.ring.packing import pack_bits, unpack_bits
 
 ARGUMENT_FRAC = 12  # fraction bits of x and of its square: x^6 then has 36, which leaves 26
@@ -197,7 +197,9 @@ def _value(x: Opened, powers: dict[int, Secret], piece: tuple[float, ...], bound
     return value.truncated.form
 
 
-def cubic(x: Secret, opened: Opened, linear: float, third: float, bound: float, frac: int) -> Protocol[Opened]:
+def cubic(
+    x: Secret, opened: Opened, linear: float, third: float, bound: float, frac: int
+) -> Protocol[Opened]:
     """``linear x + third x^3``, opened with ``frac`` fraction bits; right for ``|x| <= bound``.
 
     The cube is a local product of x's form. Beyond ``bound`` the result may be garbage.

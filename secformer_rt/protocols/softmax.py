@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, log2
 
 from secformer_rt.graph.iterations import Iteration
@@ -19,7 +20,10 @@ SCORE_BITS = 9  # scores are below 2^9 in absolute value
 MASKED = float(1 << SCORE_BITS)  # what is subtracted from the scores of padding
 RESOLUTION = 4  # fraction bits to which the maximum need be known
 WEIGHT_FRAC = 16  # of exp(x - max)
-QUAD_INT = 19  # a square of a shifted score is below 2^19
+# Of 2Quad's weights by eta, of their product with the values, and of eta over the sum, which is 1/2 or more.
+QUAD_FRAC = 26
+CONTEXT_FRAC = 22
+RECIPROCAL_FRAC = 16
 
 
 def two_quad_attend(
@@ -34,8 +38,9 @@ def two_quad_attend(
 ) -> Protocol[Secret]:
     """2Quad: ``((s + c) m)^2`` over its row's sum, times the values (SecFormer, section 3, Pi_2Quad).
 
-    The squares come from the opening that truncates the scores, so no round is spent on them; they are
-    opened beside the division. With a padding mask, ``(s + c) m`` is one more product and opening.
+    ``(w V) (eta / sum)`` with ``w = ((s + c) m)^2 / eta``: the division runs beside the matrix product.
+    The squares come from the opening that truncates the scores, so no round is spent on them. Dividing by eta is
+    a change of fraction bits. With a padding mask, ``(s + c) m`` is one more product and opening.
 
     Args:
         scores: (B, H, T, T), below 2^9 in absolute value.
@@ -45,16 +50,48 @@ def two_quad_attend(
         iteration: the division's, unless it is seeded.
         bounds: of a row's sum.
         bits: the preset's fraction bits.
-        comparison: of a seeded division.
+        comparison: of the division.
 
-    Cost: the division's rounds and 4 more (6 with a mask).
+    Cost: the division's rounds and 2 more (4 with a mask).
+    Error: 2^-22 (eta / sum) |V| for a row, and the division's.
     Security: every opening is masked by :func:`open_masked` or a truncation.
     """
     keys = None if mask is None else mask.local(mask.share[:, None, None, :])
     squares = yield from _squares(scores, keys, choice, bits)
-    weights = yield from _normalised(squares, choice, iteration, bounds, comparison)
-    weights = yield from truncate(weights, bits.function)
-    return (yield from booked("matmul", secret_matmul(weights, values)))
+    exponent = _deflation(iteration, bounds)
+    weights = squares.local(squares.share, squares.frac + exponent)
+    reciprocal, context = yield from parallel(
+        _eta_over_sum(squares, choice, iteration, bounds, comparison),
+        booked("matmul", _weighted(weights, values, QUAD_FRAC, CONTEXT_FRAC)),
+    )
+    return (yield from multiply(context, reciprocal))
+
+
+def _deflation(iteration: Iteration | None, bounds: tuple[float, float]) -> int:
+    """The exponent of eta, which no sum exceeds by more than a factor 2."""
+    return iteration.exponent if iteration is not None else ceil(log2(bounds[1]))
+
+
+def _eta_over_sum(
+    squares: Secret,
+    choice: TwoQuad,
+    iteration: Iteration | None,
+    bounds: tuple[float, float],
+    comparison: Comparison,
+) -> Protocol[Secret]:
+    """One over the sum of each row by eta: from 1/2 to eta over the smallest sum."""
+    total = squares.local(squares.share.sum(-1, keepdim=True))
+    exponent = _deflation(iteration, bounds)
+    reciprocal = yield from inverse(
+        total, "reciprocal", choice.division, iteration, bounds, frac=RECIPROCAL_FRAC + exponent,
+        input_frac=squares.frac - 6, slope_frac=62 - squares.frac, comparison=comparison,
+    )  # fmt: skip
+    opened = reciprocal.truncated
+    assert opened is not None
+    frac = reciprocal.frac - exponent
+    scaled = reciprocal.local(reciprocal.share, frac)
+    scaled.truncated = replace(opened, form=replace(opened.form, frac=frac))
+    return scaled
 
 
 def two_quad_softmax(
@@ -100,22 +137,12 @@ def _normalised(
     bounds: tuple[float, float],
     comparison: Comparison,
 ) -> Protocol[Secret]:
-    """Squares over their row's sum, with up to 60 fraction bits."""
-    total = squares.local(squares.share.sum(-1, keepdim=True))
-    # 1/sum = p / eta with p up to eta/low: what is multiplied later must stay below 2^62 times 1/eta.
-    exponent = iteration.exponent if iteration is not None else ceil(log2(bounds[1]))
-    precision = min(22, 60 - squares.frac - exponent) + exponent
-    division = inverse(
-        total, "reciprocal", choice.division, iteration, bounds,
-        frac=precision, input_frac=squares.frac - 6, slope_frac=62 - squares.frac, comparison=comparison,
-    )  # fmt: skip
-    reciprocal, _ = yield from parallel(division, _opened(squares))
-    return (yield from multiply(squares, reciprocal))
-
-
-def _opened(x: Secret) -> Protocol[Secret]:
-    yield from open_masked(x)
-    return x
+    """Squares over their row's sum: opened by eta beside the division."""
+    weights = squares.local(squares.share, squares.frac + _deflation(iteration, bounds))
+    reciprocal, weights = yield from parallel(
+        _eta_over_sum(squares, choice, iteration, bounds, comparison), truncate(weights, QUAD_FRAC)
+    )
+    return (yield from multiply(weights, reciprocal))
 
 
 def exact_attend(
@@ -153,7 +180,7 @@ def exact_attend(
     weights = yield from _exponentials(scores, choice, comparison)
     reciprocal, context = yield from parallel(
         _reciprocal(weights, choice, iteration, comparison),
-        booked("matmul", _weighted(weights, values, bits.function)),
+        booked("matmul", _weighted(weights, values, WEIGHT_FRAC, bits.function + 2)),
     )
     return (yield from multiply(context, reciprocal))
 
@@ -211,6 +238,8 @@ def _reciprocal(
     )  # fmt: skip
 
 
-def _weighted(weights: Secret, values: Secret, frac: int) -> Protocol[Secret]:
+def _weighted(weights: Secret, values: Secret, frac: int, result: int) -> Protocol[Secret]:
+    """Weights with ``frac`` fraction bits times the values, opened with ``result`` fraction bits."""
+    weights = yield from truncate(weights, frac)
     context = yield from secret_matmul(weights, values)
-    return (yield from truncate(context, frac + 2))
+    return (yield from truncate(context, result))

@@ -17,8 +17,10 @@ from secformer_rt.protocols.linear import MatrixProduct, WeightProduct
 from secformer_rt.scheduler.network import Network
 from secformer_rt.scheduler.plan import Plan
 
-PROCESS_BYTES = 460_000_000
-WEIGHT_COPIES = 0.71
+# A server's process beside its planned tensors; see :func:`peak_memory`.
+PROCESS_BYTES = 490_000_000
+WEIGHT_COPIES = 0.59
+OPENING_COPIES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,10 @@ class Machine(BaseModel):
     The defaults describe one machine: two cores of a Zen 4 EPYC (AVX2) that three parties share, one thread
     each. The rate of products was measured on its own; the four others solve four equations, the offline and
     online seconds of two runs with preset ``exact`` (docs/benchmarks.md): BERT_BASE with 128 tokens (9.1 and
-    7.7 s), MiniLM with texts of 12 and 8 tokens (1.2 and 1.24 s). As many numbers as observations: those
-    two are met by construction, and other sizes are a rough guess.
-    Element-wise work is taken to grow with the bytes opened or dealt, whatever the operation.
+    7.7 s), MiniLM with texts of 12 and 8 tokens (1.2 and 1.24 s). As many numbers as observations: those two
+    are met by construction, and anything else is a rough guess. A run that was not fitted to, bert-tiny with
+    4 texts of 128 tokens, took 2.3 s offline (predicted: 1.2 s) and 2.4 s online (2.7 s). Element-wise work
+    is taken to grow with the bytes opened or dealt, whatever the operation.
 
     ``gmac_per_s`` is 10^9 multiply-accumulates modulo 2^64 a second and thread. ``opened_byte_ns`` counts a
     server's bytes one way, ``dealt_byte_ns`` the dealer's to both servers; ``round_ms`` and
@@ -160,15 +163,18 @@ def predict(done: Work, network: Network, machine: Machine) -> Prediction:
 def peak_memory(plan: Plan) -> int:
     """Bytes that a server's process holds at most, of the server that holds more.
 
-    These are the planned tensors and an overhead of PROCESS_BYTES (interpreter, torch, compiled kernels)
-    plus WEIGHT_COPIES of the weights: buffers of provisioning and of the allocator. Both constants are
-    fitted to peaks measured on one machine: MiniLM 1.1 GB, BERT_BASE with 128 tokens 4.3 GB (preset
-    ``exact``).
+    These are the planned tensors, and beside them: PROCESS_BYTES of interpreter, torch and kernels; the
+    buffers of provisioning and of the allocator, WEIGHT_COPIES of the weights; and OPENING_COPIES of the
+    largest round, which is masked, framed, received and multiplied. The three constants solve three peaks
+    measured on one machine with preset ``exact``: MiniLM, 12 and 8 tokens, 1.1 GB; BERT_BASE, 128 tokens,
+    4.3 GB; bert-tiny, 4 texts of 128 tokens, 1.57 GB.
 
     Raises:
         ValueError: it is the plan of a protocol, not of a graph.
     """
     if plan.memory is None:
         raise ValueError("only the plan of a graph knows its memory")
-    weights = plan.memory[0].weights
-    return max(memory.total for memory in plan.memory) + PROCESS_BYTES + round(WEIGHT_COPIES * weights)
+    planned = max(memory.total for memory in plan.memory)
+    largest = max((sum(size for _, size in record) for record in plan.ledger.rounds), default=0)
+    buffers = round(WEIGHT_COPIES * plan.memory[0].weights) + OPENING_COPIES * largest
+    return planned + PROCESS_BYTES + buffers

@@ -26,10 +26,12 @@ def test_unknown_preset_lists_the_known() -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "named"),
     [
-        (("gelu", "period"), -1.0, "gelu.period"),
-        (("gelu", "cuts"), 1.0, "gelu.cuts"),
+        (("gelu", "period"), -1.0, "gelu.fourier.period"),
+        (("gelu", "cuts"), 1.0, "gelu.fourier.cuts"),
         (("softmax", "protocol"), "fancy", "softmax"),
-        (("softmax", "clip"), 9, "softmax.exact.clip"),
+        (("softmax", "clip"), 3, "softmax.exact.clip"),
+        (("softmax", "clip"), 9, "softmax.exact"),
+        (("comparison",), "magic", "comparison"),
         (("softmax", "division", "segments"), 0, "softmax.exact.division.seeded.segments"),
         (("layernorm", "rsqrt"), {"protocol": "goldschmidt"}, "layernorm.rsqrt.goldschmidt.iterations"),
         (("tanh",), None, "tanh"),
@@ -54,3 +56,43 @@ def test_not_a_preset_at_all(tmp_path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(BadConfigError, match=r"broken\.yml is not valid: "):
         load_preset(str(path), PRESETS)
+
+
+def changed(tmp_path: Path, key: str, value: object) -> str:
+    content = yaml.safe_load((PRESETS / "exact.yaml").read_text(encoding="utf-8")) | {key: value}
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "choices"),
+    [
+        ("gelu", {"protocol": "magic"}, ("fourier", "even", "quad", "polynomial", "tanh")),
+        ("softmax", {"protocol": "magic"}, ("2quad", "exact")),
+        ("layernorm", {"rsqrt": {"protocol": "magic"}}, ("goldschmidt", "newton", "seeded")),
+        ("comparison", "magic", ("tables", "adder")),
+    ],
+)
+def test_an_unknown_protocol_is_answered_with_the_choices(
+    tmp_path: Path, key: str, value: object, choices: tuple[str, ...]
+) -> None:
+    with pytest.raises(BadConfigError) as caught:
+        load_preset(changed(tmp_path, key, value), PRESETS)
+    assert all(f"'{choice}'" in str(caught.value) for choice in choices)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "pieces", "what"),
+    [
+        ([0.0], [[0.0]], "1 cuts separate 2 pieces"),
+        ([1.0, 0.0], [[0.0], [1.0], [2.0]], "cuts must increase"),
+        ([0.0], [[0.0], [0.0] * 8], "one to seven coefficients"),
+    ],
+)
+def test_pieces_must_match_their_cuts(
+    tmp_path: Path, cuts: list[float], pieces: list[list[float]], what: str
+) -> None:
+    choice = {"protocol": "polynomial", "cuts": cuts, "pieces": pieces}
+    with pytest.raises(BadConfigError, match=what):
+        load_preset(changed(tmp_path, "gelu", choice), PRESETS)

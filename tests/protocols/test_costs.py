@@ -210,7 +210,7 @@ def test_two_quad_attention(iterations: int, masked: bool) -> None:
         return two_quad_attend(s[0], s[1], mask, choice, steps, (1.0, 1024.0), BITS)
 
     plan = planned(build, (1, 2, 8, 8), (1, 2, 8, 4), *([(1, 8)] if masked else []))
-    assert plan.rounds == max(4, iterations) + (6 if masked else 4)
+    assert plan.rounds == max(4, iterations) + (4 if masked else 2)
 
 
 @pytest.mark.parametrize("frac", [16, 24])

@@ -20,7 +20,8 @@ def normalised(x: Tensor, gain: Tensor, beta: Tensor, name: str, bounds: tuple[f
     bits = chosen.fixed_point
 
     def build(s: list[Secret], model: Model) -> Protocol[Secret]:
-        return layer_norm(s[0], model.gains["g"], s[1], chosen.layernorm, chosen.comparison, bounds, EPS, bits)
+        norm, method = chosen.layernorm, chosen.comparison
+        return layer_norm(s[0], model.gains["g"], s[1], norm, method, bounds, EPS, bits)
 
     return run_words(
         build,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.graph import approximations
-from secformer_rt.graph.goldschmidt import Deflation, deflation
+from secformer_rt.graph.iterations import Iteration, goldschmidt_steps
 from secformer_rt.graph.preset import ExactSoftmax, Goldschmidt, Seeded, TwoQuad
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.lowering import Model
@@ -32,12 +32,12 @@ def two_quad(
     scores: Tensor, values: Tensor, mask: Tensor | None, choice: TwoQuad, bounds: tuple[float, float]
 ) -> Outcome:
     division = choice.division
-    deflate: Deflation | None = None
+    steps: Iteration | None = None
     if isinstance(division, Goldschmidt):
-        deflate = deflation(*bounds, "reciprocal", division.tolerance, division.iterations)
+        steps = goldschmidt_steps(*bounds, "reciprocal", division.tolerance, division.iterations)
 
     def build(s: list[Secret], _: Model) -> Protocol[Secret]:
-        return two_quad_attend(s[0], s[1], s[2] if mask is not None else None, choice, deflate, bounds, BITS)
+        return two_quad_attend(s[0], s[1], s[2] if mask is not None else None, choice, steps, bounds, BITS)
 
     inputs = [(encode(scores, 26), 26), (encode(values, 20), 20)]
     return run_words(build, *inputs, *([] if mask is None else [(mask, 0)]))
@@ -48,10 +48,10 @@ def exact(
     values: Tensor,
     mask: Tensor | None,
     choice: ExactSoftmax,
-    deflate: Deflation | None = None,
+    steps: Iteration | None = None,
 ) -> Outcome:
     def build(s: list[Secret], _: Model) -> Protocol[Secret]:
-        return exact_attend(s[0], s[1], s[2] if mask is not None else None, choice, deflate, BITS)
+        return exact_attend(s[0], s[1], s[2] if mask is not None else None, choice, steps, BITS)
 
     inputs = [(encode(scores, 26), 26), (encode(values, 20), 20)]
     return run_words(build, *inputs, *([] if mask is None else [(mask, 0)]))
@@ -116,9 +116,9 @@ def test_exact_softmax_of_extreme_scores(clip: int) -> None:
 def test_exact_softmax_with_an_iterated_division() -> None:
     scores, values = random(1, 2, 12, 12) * 3, random(1, 2, 12, 4, seed=1)
     choice = ExactSoftmax(protocol="exact", division=Goldschmidt(protocol="goldschmidt", iterations=24))
-    deflate = deflation(0.5, 24.0, "reciprocal", 1e-4, 24)
+    steps = goldschmidt_steps(0.5, 24.0, "reciprocal", 1e-4, 24)
     want = approximations.softmax(scores) @ values
-    assert float((exact(scores, values, None, choice, deflate).value() - want).abs().max()) < 3e-3
+    assert float((exact(scores, values, None, choice, steps).value() - want).abs().max()) < 3e-3
 
 
 def spoiled(tensor: Tensor, mask: Tensor, value: float, keys: bool) -> Tensor:

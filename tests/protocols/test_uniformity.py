@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from secformer_rt.graph.goldschmidt import deflation
+from secformer_rt.graph.iterations import goldschmidt_steps
 from secformer_rt.graph.preset import ExactSoftmax, TwoQuad
+from secformer_rt.protocols.activations import gelu, tanh
 from secformer_rt.protocols.comparison import arithmetic, less_than
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.exponential import exponential
@@ -23,7 +24,6 @@ from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.product import multiply
-from secformer_rt.protocols.series import gelu, tanh
 from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
 from secformer_rt.protocols.truncation import truncate
 from tests.protocols.common import Build, Parameter, Recorder, Seeds, fresh_seeds, preset, run_words
@@ -118,8 +118,9 @@ def chained(s: list[Secret], _: Model) -> Protocol[Any]:
 
 
 def functions(s: list[Secret], _: Model) -> Protocol[Any]:
-    x = yield from gelu(s[0], preset("exact").gelu, frac=12, bits=22)
-    return (yield from tanh(x, preset("exact").tanh, frac=12, bits=22))
+    chosen = preset("exact")
+    x = yield from gelu(s[0], chosen.gelu, chosen.tanh, frac=12, bits=22, comparison="tables")
+    return (yield from tanh(x, chosen.tanh, frac=12, bits=22, comparison="tables"))
 
 
 def attention(name: str) -> Build:
@@ -131,8 +132,8 @@ def attention(name: str) -> Build:
         if isinstance(choice, ExactSoftmax):
             return exact_attend(scores, values, mask, choice, None, BITS)
         assert isinstance(choice, TwoQuad)
-        deflate = deflation(1.0, 256.0, "reciprocal", 1e-4, 24)
-        return two_quad_attend(scores, values, mask, choice, deflate, (1.0, 256.0), BITS)
+        steps = goldschmidt_steps(1.0, 256.0, "reciprocal", 1e-4, 24)
+        return two_quad_attend(scores, values, mask, choice, steps, (1.0, 256.0), BITS)
 
     return build
 
@@ -141,7 +142,8 @@ def norm(name: str) -> Build:
     def build(s: list[Secret], m: Model) -> Protocol[Any]:
         x = s[0].local(s[0].share.reshape(-1, 8))
         beta = s[0].local(s[0].share[:8])
-        return layer_norm(x, m.gains["g"], beta, preset(name).layernorm, (0.5, 16.0), 1e-12, BITS)
+        norm = preset(name).layernorm
+        return layer_norm(x, m.gains["g"], beta, norm, "tables", (0.5, 16.0), 1e-12, BITS)
 
     return build
 
@@ -151,7 +153,7 @@ def inverses(s: list[Secret], _: Model) -> Protocol[Any]:
     assert choice.protocol == "seeded"
     x = yield from seeded(s[0], "rsqrt", 1.0, 4.0, choice, frac=16, slope_frac=20)
     y = s[0].local(x.share)
-    return (yield from goldschmidt(y, "reciprocal", deflation(1.0, 4.0, "reciprocal", 1e-3, 9)))
+    return (yield from goldschmidt(y, goldschmidt_steps(1.0, 4.0, "reciprocal", 1e-3, 9)))
 
 
 def matrices(s: list[Secret], m: Model) -> Protocol[Any]:
