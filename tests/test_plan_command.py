@@ -102,7 +102,9 @@ def test_a_calibrated_synthetic_model_needs_no_parameters(ask: Any, tmp_path: Pa
     assert once == asked_json(ask, *TINY)
 
 
-def test_the_default_checkpoint_is_planned_as_run_plans_it(ask: Any) -> None:
+def test_the_default_checkpoint_is_planned_as_run_plans_it(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = ("She slept.", "The river had risen overnight.")
+    monkeypatch.setattr("secformer_rt.clients.main_job.bundled_texts", lambda: samples)  # few, to be quick
     asked = Asked(2, 7)
     job = job_to_plan(None, None, asked, calibrated=False)
     planned = plan_job(job, load_preset("exact", presets_directory()), "private", asked)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from secformer_rt.cli.ask import infer, provision
+from secformer_rt.cli.bench import bench
 from secformer_rt.cli.calibrate import calibrate
 from secformer_rt.cli.options import presets_directory
 from secformer_rt.cli.party import health, party
@@ -22,6 +23,7 @@ __all__ = ["main", "presets_directory"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (run, party, health, provision, infer, calibrate, plan):
     app.command()(command)
+app.add_typer(bench, name="bench")
 
 
 def main() -> NoReturn:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal, Self, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph import ir
 from secformer_rt.graph.approximations import two_quad_weights
-from secformer_rt.graph.preset import Preset, TwoQuad, explain
+from secformer_rt.graph.preset import Preset, TwoQuad
 from secformer_rt.graph.ranges import Calibration, Quantity
 
 OperationName = Literal[
@@ -30,6 +30,7 @@ INVERSE_RANGES: dict[str, tuple[float, float]] = {
     "reciprocal": (1.0, 1024.0),
     "rsqrt": (2.0**-4, 2.0**8),
 }
+MAX_COLUMNS = 65536
 ROW_OPERATIONS = ("softmax", "maximum", "layernorm")  # for which a row of one number has no meaning
 
 
@@ -43,7 +44,7 @@ class Operation(BaseModel):
 
     kind: Literal["operation"] = "operation"
     op: OperationName
-    columns: int = Field(ge=1, le=65536)
+    columns: int = Field(ge=1, le=MAX_COLUMNS)
     low: FiniteFloat | None = Field(default=None, ge=GRID)
     high: FiniteFloat | None = Field(default=None, le=2.0**24)
 
@@ -78,11 +79,13 @@ def make_operation(op: str, columns: int) -> Operation:
     """
     if op not in OPERATION_NAMES:
         raise BadConfigError(f"There is no operation {op!r}: choose one of {', '.join(OPERATION_NAMES)}.")
+    least = 2 if op in ROW_OPERATIONS else 1
+    if not least <= columns <= MAX_COLUMNS:
+        raise BadConfigError(
+            f"{op} takes rows of {least} to {MAX_COLUMNS:,} numbers, and not of {columns:,}."
+        )
     low, high = INVERSE_RANGES.get(op, (None, None))
-    try:
-        return Operation.model_validate({"op": op, "columns": columns, "low": low, "high": high})
-    except ValidationError as error:
-        raise BadConfigError(f"Operation {op} is not valid: {explain(error)}.") from error
+    return Operation.model_validate({"op": op, "columns": columns, "low": low, "high": high})
 
 
 def build_operation(operation: Operation, rows: int) -> ir.Graph:
@@ -151,8 +154,8 @@ def operation_parameters(operation: Operation, seed: int = 0) -> dict[str, Tenso
 def operation_inputs(operation: Operation, rows: int, seed: int = 0) -> dict[str, Tensor]:
     """Random float64 values of the input (rows, columns), multiples of :data:`GRID`.
 
-    Normal with standard deviation 3; for an inverse log-uniform over its range. Not for secrets: the generator
-    is torch's.
+    Normal with standard deviation 3; for an inverse log-uniform over its range. Not for secrets: the
+    generator is torch's.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (rows, operation.columns)

@@ -135,13 +135,13 @@ def limit_exponential(
     """``(1 + y/2^n)^(2^n)`` for ``-clip <= y <= 15/16`` by n squarings; exactly 0 for any y below -clip.
 
     y is in a ring of k < 64 bits. One opening widens it to 64 bits and serves the first square and the
-    comparison; dividing by 2^n is a change of fraction bits. Every further square takes the truncation of the
-    one before, whose opening its product is made of. Far below the clip, down to the end of y's ring, widening
-    and squaring make garbage modulo 2^64; the comparison is right there too, modulo 2^k, and the garbage is
-    multiplied by an exact 0. It runs beside the squarings, and its factor is one of the last square's.
+    comparison; dividing by 2^n is a change of fraction bits. Every further square takes the truncation of
+    the one before, whose opening its product is made of. Far below the clip, down to the end of y's ring,
+    widening and squaring make garbage modulo 2^64; the comparison is right there too, modulo 2^k, and the
+    garbage is multiplied by an exact 0. It runs beside the squarings, and joins the last product.
 
     Cost: ``1 + max(n - 1, 2)`` rounds; for 24-bit y ``8n - 5`` bytes and 11 bits an element each way. With
-    the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for 11. Dealer: about 3 words an element and squaring.
+    the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for 11. Dealer: 3 words an element and squaring.
     Error: ``2^(n-28)`` against the exact power, which itself is about ``y^2 exp(y) / 2^(n+1)`` below exp(y).
     The result has 60 fraction bits (with n = 1 twice those of y, and 2).
     Security: truncation masks and the comparison's bits, each for one opening.

@@ -120,7 +120,7 @@ def test_a_network_of_ones_own() -> None:
     assert custom_network(None, 50.0).rtt_ms == NETWORKS["loopback"].rtt_ms
     assert custom_network(5.0, None).mbit is None
     for rtt, mbit in ((-1.0, None), (None, 0.0), (float("nan"), None), (None, float("inf"))):
-        with pytest.raises(BadConfigError, match="custom network is not valid: (rtt_ms|mbit): "):
+        with pytest.raises(BadConfigError, match=r"custom network is not valid: (rtt_ms|mbit): "):
             custom_network(rtt, mbit)
 
 
