@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -76,6 +77,7 @@ def test_json_of_real_parties(tmp_path: Path) -> None:
         started: set[psutil.Process] = set()
         while len(started) < 3 and run.poll() is None:
             started |= set(own.children())
+            time.sleep(0.02)
         out, err = run.communicate(timeout=200)
     assert run.returncode == 0, err
     assert not any(process.is_running() for process in started)
@@ -87,7 +89,7 @@ def test_json_of_real_parties(tmp_path: Path) -> None:
     results = {(r["preset"], r["op"]): r for r in found["results"]}
     assert results.keys() == EXACT_BOUNDS.keys()
     for key, result in results.items():
-        assert result.keys() == {field for field in Measurement.__dataclass_fields__}
+        assert result.keys() == set(Measurement.__dataclass_fields__)
         assert (result["rows"], result["columns"]) == (6, 16)
         assert result["rounds"] == result["planned_rounds"] > 0
         assert result["bytes"].keys() == LINKS
@@ -182,7 +184,7 @@ def test_an_operation_answers_no_text(servers: Servers) -> None:
         embedding="private",
     )
     model = provision(servers, manifest, {})
-    with pytest.raises(BadInputError, match="'a gelu' is a single operation.*bench ops"):
+    with pytest.raises(BadInputError, match=r"'a gelu' is a single operation.*bench ops"):
         ask(servers, ["hello"], model.model_id)
     owner = DataOwner(servers, model.model_id, manifest)
     with pytest.raises(BadInputError, match="single operation"):

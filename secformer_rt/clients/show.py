@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secformer_rt.clients.main_job import Outcome, summary
+from secformer_rt.clients.tables import number_table
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -44,16 +45,8 @@ def show(outcome: Outcome, console: Console) -> None:
         )
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A table whose first column is text, and the others numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="")
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left", no_wrap=True)
-    return table
-
-
 def _labels(outcome: Outcome) -> Table:
-    table = _table("Probabilities", "text", "label", "secure", "plaintext")
+    table = number_table("Probabilities", "text", "label", "secure", "plaintext")
     secure, exact = (torch.cat(rows).softmax(dim=-1) for rows in (outcome.outputs, outcome.exact))
     for number in range(len(secure)):
         for index, label in enumerate(outcome.job.labels):
@@ -64,7 +57,7 @@ def _labels(outcome: Outcome) -> Table:
 
 
 def _similarities(outcome: Outcome) -> Table:
-    table = _table("Similarity", "texts", "secure", "plaintext", "difference")
+    table = number_table("Similarity", "texts", "secure", "plaintext", "difference")
     secure, exact = (_cosines(rows) for rows in (outcome.outputs, outcome.exact))
     for i in range(len(secure)):
         for j in range(i):
@@ -79,7 +72,7 @@ def _cosines(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _fidelity(fidelity: Mapping[str, float]) -> Table:
-    table = _table("Error", "over all outputs", "value")
+    table = number_table("Error", "over all outputs", "value")
     table.add_row("least cosine with the float32 model", f"{fidelity['cosine_min']:.7f}")
     table.add_row("largest difference from the float32 model", f"{fidelity['max_abs_error_vs_model']:.1e}")
     table.add_row(
@@ -100,7 +93,7 @@ def _operations(
     title: str, what: str, entries: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], str]
 ) -> Table:
     """Costs between the servers; operations that share a round all count it."""
-    table = _table(title, what, "rounds", "bytes", "seconds")
+    table = number_table(title, what, "rounds", "bytes", "seconds")
     sums: dict[str, tuple[int, int, float]] = {}
     for entry in entries:
         rounds, size, seconds = sums.get(key(entry), (0, 0, 0.0))
@@ -112,7 +105,7 @@ def _operations(
 
 def _links(numbers: Mapping[str, Any]) -> Table:
     """Planned and payload count data alone, wire all frames; provision is payload, of sharing the model."""
-    table = _table("Bytes, both directions", "link", "planned", "payload", "wire", "provision")
+    table = number_table("Bytes, both directions", "link", "planned", "payload", "wire", "provision")
     planned, provisioned = numbers["bytes"]["planned_payload"], numbers["provision_bytes"]
     for link, seen in numbers["bytes"].items():
         if link == "planned_payload":
@@ -129,7 +122,7 @@ def _links(numbers: Mapping[str, Any]) -> Table:
 
 
 def _seconds(numbers: Mapping[str, Any]) -> Table:
-    table = _table("Phases", "phase", "seconds")
+    table = number_table("Phases", "phase", "seconds")
     for phase, seconds in numbers["seconds"].items():
         table.add_row(phase, f"{seconds:.2f}")
     return table

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from secformer_rt.graph.preset import Comparison
 from secformer_rt.protocols.adder import less_than_by_adder
-from secformer_rt.protocols.bits import arithmetic as arithmetic
 from secformer_rt.protocols.bits import bit_products
 from secformer_rt.protocols.core import Bits, Opened, Protocol, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Sharing, Source
@@ -105,7 +104,7 @@ def less_than(
     total = (len(thresholds), *shape)
     dealt = yield from deal(ChunkTables(x.mask, shape, drop, ring - 1))
     tables, top = dealt.shares
-    public = torch.stack([(x.public - t).reshape(-1) for t in thresholds])  # (M, N)
+    public = x.public.reshape(-1) - torch.tensor(thresholds, device=x.public.device)[:, None]  # (M, N)
     # Shifting as int64 keeps the bits that are looked at, whatever the sign.
     index = _chunks(public.reshape(-1), drop, ring - 1).to(torch.uint8)
     if len(thresholds) > 1:

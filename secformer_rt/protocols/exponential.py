@@ -94,7 +94,7 @@ def exponential(y: Opened, *, clip: int, bits: int, comparison: Comparison = "ta
     is below the window. w tells about the mask rather than about y, so it always comes from tables.
 
     Cost after y's opening: 2 rounds; 10 bits an element each way; dealer: 8 words an element. If the
-    adder clears, 7 rounds for 24 bits.
+    adder clears, for 24 bits 7 rounds and 111 bits.
     Error: 2^-17 absolute. y must lie in ``[-2^(bits-1), (TOP - 1/16) 2^frac)``, in units of its
     last place.
     Security: only bits are opened, each hidden by a fresh dealt bit.
@@ -141,7 +141,7 @@ def limit_exponential(
     garbage is multiplied by an exact 0. It runs beside the squarings, and joins the last product.
 
     Cost: ``1 + max(n - 1, 2)`` rounds; for 24-bit y ``8n - 5`` bytes and 11 bits an element each way. With
-    the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for 11. Dealer: 3 words an element and squaring.
+    the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for 11. Dealer: at most ``3n + 8`` words an element.
     Error: ``2^(n-28)`` against the exact power, which itself is about ``y^2 exp(y) / 2^(n+1)`` below exp(y).
     The result has 60 fraction bits (with n = 1 twice those of y, and 2).
     Security: truncation masks and the comparison's bits, each for one opening.

@@ -21,7 +21,8 @@ from secformer_rt.graph.iterations import (
     Step,
 )
 from secformer_rt.graph.preset import Comparison, Inverse, Seeded
-from secformer_rt.protocols.comparison import CHUNK, LAST_RADIX, arithmetic, less_than
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.comparison import CHUNK, LAST_RADIX, less_than
 from secformer_rt.protocols.core import Form, Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import constants
 from secformer_rt.protocols.product import product
@@ -32,6 +33,7 @@ from secformer_rt.protocols.truncation import evaluate, truncate, truncate_many
 Q_FRAC = {"reciprocal": 40, "rsqrt": 29}
 P_FRAC = {"reciprocal": 22, "rsqrt": 26}
 FACTOR_FRAC = {"reciprocal": 18, "rsqrt": 15}
+LEAST_P_FRAC = 16
 # Fraction bits of Newton's x, y and w = x y (or x y^2): w stays below 2, y grows to eta/low (or its root).
 X_FRAC = {"reciprocal": 36, "rsqrt": 30}
 Y_FRAC = {"reciprocal": 20, "rsqrt": 14}
@@ -79,7 +81,10 @@ def goldschmidt(x: Secret, steps: GoldschmidtSteps, comparison: Comparison = "ta
     Cost: one round an iteration, at least 4; 8 bytes an element in the first and 16 in every other, each way,
     and the comparison's bits.
     Error: relative, once converged, 2^-17 + (eta/low) 2^-39 for 1/x and 2^-13 + (eta/low) 2^-28 for
-    1/sqrt(x); ``eta/low`` at most 2^18. Source: SecFormer, section 3; the steps and the ends are ours.
+    1/sqrt(x). Source: SecFormer, section 3; the steps and the ends are ours.
+
+    Raises:
+        BadConfigError: the range is wider than fixed point serves, some 27 octaves.
     """
     yield from deal(constants(_integers(steps.steps)))
     deflated = Secret(x.server, x.share, x.frac + steps.exponent, x.ring)
@@ -99,7 +104,7 @@ def _split(q: Secret, step: Step, kind: InverseKind) -> Protocol[list[Secret]]:
 
 def _goldschmidt_factors(split: list[Secret], steps: GoldschmidtSteps) -> Protocol[tuple[Form, ...]]:
     """The factors whose product is the last p."""
-    kind, p_frac = steps.kind, P_FRAC[steps.kind]
+    kind, p_frac = steps.kind, _p_frac(steps)
     factors: tuple[Form, ...] = (_multiplier(split[1], steps.steps[0], kind),)
     for step in steps.steps[1:]:
         m = factors[-1]
@@ -110,6 +115,19 @@ def _goldschmidt_factors(split: list[Secret], steps: GoldschmidtSteps) -> Protoc
         )
         factors = _form(narrowed[0]), _multiplier(split[1], step, kind)
     return factors
+
+
+def _p_frac(steps: GoldschmidtSteps) -> int:
+    """Fraction bits of p, which grows to eta / low or its root; fewer for a wide range."""
+    octaves = ceil(steps.exponent - log2(steps.low) + 2 * MARGIN)
+    grown = octaves if steps.kind == "reciprocal" else ceil(octaves / 2)
+    frac = min(P_FRAC[steps.kind], 61 - FACTOR_FRAC[steps.kind] - grown)
+    if frac < LEAST_P_FRAC:
+        raise BadConfigError(
+            f"A Goldschmidt {steps.kind} over [{steps.low:g}, {steps.high:g}] does not fit 64 bits: choose the "
+            "seeded protocol, or calibrate with less headroom."
+        )
+    return frac
 
 
 def _multiplier(coarse: Secret, step: Step, kind: InverseKind) -> Form:

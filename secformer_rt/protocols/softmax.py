@@ -39,8 +39,8 @@ def two_quad_attend(
     """2Quad: ``((s + c) m)^2`` over its row's sum, times the values (SecFormer, section 3, Pi_2Quad).
 
     ``(w V) (eta / sum)`` with ``w = ((s + c) m)^2 / eta``: the division runs beside the matrix product.
-    The squares come from the opening that truncates the scores, so no round is spent on them. Dividing by eta is
-    a change of fraction bits. With a padding mask, ``(s + c) m`` is one more product and opening.
+    The squares come from the opening that truncates the scores, so no round is spent on them. Dividing by
+    eta is a change of fraction bits. With a padding mask, ``(s + c) m`` is one more product and opening.
 
     Args:
         scores: (B, H, T, T), below 2^9 in absolute value.
@@ -167,7 +167,7 @@ def exact_attend(
         choice: exponential, clip and division.
         iteration: the division's, unless it is seeded.
         bits: the preset's fraction bits.
-        comparison: of the maximum, the clip and a seeded division.
+        comparison: of the maximum, the clip and the division.
 
     Cost: 3 ceil(log2 T) + 9 rounds with a seeded division, tables and the dealt exponential; the limit
     takes max(0, n - 3) more.

@@ -30,7 +30,7 @@ from secformer_rt.graph.operations import (
     operation_parameters,
 )
 from secformer_rt.parties.manifest import Manifest
-from secformer_rt.protocols.lowering import INPUT_FRAC, Lowering
+from secformer_rt.protocols.lowering import INPUT_FRAC
 from tests.protocols.common import preset
 from tests.support import provision, run_model
 
@@ -152,7 +152,7 @@ def test_a_manifest_refuses_other_shapes_and_texts() -> None:
         described.lowering(1, COLUMNS + 1, masked=False)
     with pytest.raises(BadInputError, match="unpadded"):
         described.lowering(1, COLUMNS, masked=True)
-    with pytest.raises(BadInputError, match="'gelu' is a single operation, not a BERT.*bench ops"):
+    with pytest.raises(BadInputError, match=r"'gelu' is a single operation, not a BERT.*bench ops"):
         described.encoder()
     with pytest.raises(BadConfigError, match="at least 1 row"):
         described.lowering(0, COLUMNS, masked=False)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secformer_rt.protocols.comparison import arithmetic, bit_products, borrow, less_than
+from secformer_rt.protocols.bits import arithmetic, bit_products
+from secformer_rt.protocols.comparison import borrow, less_than
 from secformer_rt.protocols.core import Bits, Opened, Protocol, Secret
 from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked

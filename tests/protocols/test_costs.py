@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from secformer_rt.graph.iterations import GoldschmidtSteps, InverseKind, Step, goldschmidt_steps, newton_steps
-from secformer_rt.graph.preset import ExactSoftmax, Goldschmidt, TwoQuad
+from secformer_rt.graph.preset import Comparison, ExactSoftmax, Goldschmidt, LimitExponential, Seeded, TwoQuad
 from secformer_rt.protocols.activations import gelu, tanh
-from secformer_rt.protocols.comparison import arithmetic, less_than
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.exponential import exponential
+from secformer_rt.protocols.exponential import exponential, limit_exponential
 from secformer_rt.protocols.inverse import goldschmidt, newton, seeded
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
@@ -21,7 +22,7 @@ from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.product import multiply
-from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
+from secformer_rt.protocols.softmax import exact_attend, exact_softmax, two_quad_attend, two_quad_softmax
 from secformer_rt.protocols.truncation import truncate, truncate_many
 from secformer_rt.scheduler.plan import Plan
 from tests.protocols.common import Build, Parameter, plan_words, preset
@@ -123,29 +124,52 @@ def test_arithmetic(ring: int) -> None:
     assert costs(planned(build, (80,))) == (2, 640 + 10, 160 + 10 + 80 * ring // 8)
 
 
+@pytest.mark.parametrize(("comparison", "level", "bits"), [("tables", 3, 6), ("adder", 8, 107)])
 @pytest.mark.parametrize("columns", [2, 3, 8, 33, 128])
-def test_maximum(columns: int) -> None:
+def test_maximum(columns: int, comparison: Comparison, level: int, bits: int) -> None:
     levels = ceil(log2(columns))
-    plan = planned(lambda s, _: row_maximum(s[0], resolution=4), ((16, columns), 24), frac=12)
-    rounds, sent, _ = costs(plan)
-    assert rounds == 3 * levels
+
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        return row_maximum(s[0], resolution=4, comparison=comparison)
+
+    rounds, sent, _ = costs(planned(build, ((16, columns), 24), frac=12))
+    assert rounds == level * levels
     pairs, left = 0, columns
     while left > 1:
         pairs, left = pairs + left // 2, (left + 1) // 2
-    # Three bytes, 6 bits of comparison and one of conversion.
-    assert sent == 16 * pairs * (24 + 6 + 1) // 8
+    # Three bytes, the bits of the comparison and one of the conversion.
+    assert sent == 16 * pairs * (24 + bits + 1) // 8
 
 
+@pytest.mark.parametrize(("comparison", "after", "clearing"), [("tables", 2, 6), ("adder", 7, 107)])
 @pytest.mark.parametrize("shape", [(8,), (3, 5, 8)])
-def test_exponential(shape: tuple[int, ...]) -> None:
+def test_exponential(shape: tuple[int, ...], comparison: Comparison, after: int, clearing: int) -> None:
     def build(s: list[Secret], _: Model) -> Protocol[Any]:
         opened = yield from open_masked(s[0])
-        return (yield from exponential(opened, clip=16, bits=24))
+        return (yield from exponential(opened, clip=16, bits=24, comparison=comparison))
 
     n = prod(shape)
     rounds, sent, dealt = costs(planned(build, (shape, 24), frac=12))
-    assert (rounds, sent) == (3, n * (24 + 10) // 8)
+    # The opening; two chunks' borrow and its conversion; the clearing comparison and its own.
+    assert (rounds, sent) == (1 + after, n * (24 + 2 + 1 + clearing + 1) // 8)
     assert 7 * 8 * n < dealt <= 8 * 8 * n
+
+
+@pytest.mark.parametrize(("comparison", "beside", "bits"), [("tables", 2, 10), ("adder", 7, 107)])
+@pytest.mark.parametrize("squarings", [1, 2, 5, 8, 12])
+@pytest.mark.parametrize("shape", [(8,), (3, 5, 8)])
+def test_limit_exponential(
+    shape: tuple[int, ...], squarings: int, comparison: Comparison, beside: int, bits: int
+) -> None:
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        return limit_exponential(s[0], squarings=squarings, clip=4.0, comparison=comparison)
+
+    n = prod(shape)
+    rounds, sent, dealt = costs(planned(build, (shape, 24), frac=12))
+    assert rounds == 1 + max(squarings - 1, beside)
+    # Three bytes, a word for every square but the last, the comparison and its conversion.
+    assert sent == n * (24 + 64 * (squarings - 1) + bits + 1) // 8
+    assert (3 * squarings + 3) * 8 * n < dealt <= (3 * squarings + 8) * 8 * n
 
 
 @pytest.mark.parametrize("name", ["exact", "secformer"])
@@ -196,6 +220,37 @@ def test_exact_attention(tokens: int, masked: bool) -> None:
 
     plan = planned(build, *shapes, *([(1, tokens)] if masked else []))
     assert plan.rounds == 3 * ceil(log2(tokens)) + 9
+
+
+@pytest.mark.parametrize("squarings", [1, 3, 5, 8])
+@pytest.mark.parametrize("tokens", [2, 33])
+def test_exact_attention_by_the_limit(tokens: int, squarings: int) -> None:
+    limit = LimitExponential(protocol="limit", squarings=squarings)
+    choice = ExactSoftmax(protocol="exact", clip=4, exponential=limit, division=Seeded(protocol="seeded"))
+
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        return exact_attend(s[0], s[1], None, choice, None, BITS)
+
+    plan = planned(build, (1, 2, tokens, tokens), (1, 2, tokens, 4))
+    assert plan.rounds == 3 * ceil(log2(tokens)) + 9 + max(0, squarings - 3)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 16), (1, 2, 5, 33)])
+def test_softmax_by_itself(shape: tuple[int, ...]) -> None:
+    choice = preset("exact").softmax
+    assert isinstance(choice, ExactSoftmax)
+    plan = planned(lambda s, _: exact_softmax(s[0], choice, None, BITS), shape)
+    assert plan.rounds == 3 * ceil(log2(shape[-1])) + 9
+
+
+@pytest.mark.parametrize("iterations", [1, 9])
+@pytest.mark.parametrize("shape", [(7,), (3, 16), (1, 2, 5, 33)])
+def test_two_quad_by_itself(shape: tuple[int, ...], iterations: int) -> None:
+    choice = preset("secformer").softmax
+    assert isinstance(choice, TwoQuad)
+    steps = GoldschmidtSteps("reciprocal", 1.0, 1024.0, 10, (Step(2.0, 1.0),) * iterations)
+    plan = planned(lambda s, _: two_quad_softmax(s[0], choice, steps, (1.0, 1024.0), BITS), shape)
+    assert plan.rounds == max(4, iterations) + 3
 
 
 @pytest.mark.parametrize("iterations", [1, 9])

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secformer_rt.protocols.comparison import arithmetic, less_than
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Bits, Protocol, Secret, parallel
 from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_elementwise, open_masked

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from secformer_rt.graph import approximations
 from secformer_rt.graph.iterations import Iteration, goldschmidt_steps
-from secformer_rt.graph.preset import ExactSoftmax, Goldschmidt, Seeded, TwoQuad
+from secformer_rt.graph.preset import Comparison, ExactSoftmax, Goldschmidt, LimitExponential, Seeded, TwoQuad
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.lowering import Model
-from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
+from secformer_rt.protocols.softmax import exact_attend, exact_softmax, two_quad_attend, two_quad_softmax
 from secformer_rt.ring.fixed_point import encode
 from tests.protocols.common import preset, run_words
 from tests.support import Outcome
@@ -28,16 +28,26 @@ def padding(tokens: int) -> Tensor:
     return (torch.arange(tokens) < lengths[:, None]).to(torch.int64)
 
 
-def two_quad(
-    scores: Tensor, values: Tensor, mask: Tensor | None, choice: TwoQuad, bounds: tuple[float, float]
-) -> Outcome:
+def steps_of(choice: TwoQuad | ExactSoftmax, bounds: tuple[float, float]) -> Iteration | None:
     division = choice.division
-    steps: Iteration | None = None
     if isinstance(division, Goldschmidt):
-        steps = goldschmidt_steps(*bounds, "reciprocal", division.tolerance, division.iterations)
+        return goldschmidt_steps(*bounds, "reciprocal", division.tolerance, division.iterations)
+    return None
+
+
+def two_quad(
+    scores: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    choice: TwoQuad,
+    bounds: tuple[float, float],
+    comparison: Comparison = "tables",
+) -> Outcome:
+    steps = steps_of(choice, bounds)
 
     def build(s: list[Secret], _: Model) -> Protocol[Secret]:
-        return two_quad_attend(s[0], s[1], s[2] if mask is not None else None, choice, steps, bounds, BITS)
+        keys = s[2] if mask is not None else None
+        return two_quad_attend(s[0], s[1], keys, choice, steps, bounds, BITS, comparison)
 
     inputs = [(encode(scores, 26), 26), (encode(values, 20), 20)]
     return run_words(build, *inputs, *([] if mask is None else [(mask, 0)]))
@@ -49,9 +59,11 @@ def exact(
     mask: Tensor | None,
     choice: ExactSoftmax,
     steps: Iteration | None = None,
+    comparison: Comparison = "tables",
 ) -> Outcome:
     def build(s: list[Secret], _: Model) -> Protocol[Secret]:
-        return exact_attend(s[0], s[1], s[2] if mask is not None else None, choice, steps, BITS)
+        keys = s[2] if mask is not None else None
+        return exact_attend(s[0], s[1], keys, choice, steps, BITS, comparison)
 
     inputs = [(encode(scores, 26), 26), (encode(values, 20), 20)]
     return run_words(build, *inputs, *([] if mask is None else [(mask, 0)]))
@@ -59,6 +71,15 @@ def exact(
 
 def weighted(weights: Tensor, values: Tensor) -> Tensor:
     return weights / weights.sum(-1, keepdim=True) @ values
+
+
+def limited(squarings: int, clip: float) -> ExactSoftmax:
+    return ExactSoftmax(
+        protocol="exact",
+        clip=clip,
+        exponential=LimitExponential(protocol="limit", squarings=squarings),
+        division=Seeded(protocol="seeded"),
+    )
 
 
 QUAD = preset("secformer").softmax
@@ -78,12 +99,14 @@ def test_two_quad(tokens: int, masked: bool) -> None:
     assert float((outcome.value() - weighted(weights, values)).abs().max()) < 2e-2
 
 
-def test_two_quad_with_a_seeded_division() -> None:
+@pytest.mark.parametrize("comparison", ["tables", "adder"])
+def test_two_quad_with_a_seeded_division(comparison: Comparison) -> None:
     scores, values = random(1, 2, 8, 8), random(1, 2, 8, 4, seed=1)
     choice = TwoQuad(protocol="2quad", division=Seeded(protocol="seeded", segments=16))
     weights = approximations.two_quad_weights(scores, 5.0)
     sums = weights.sum(-1)
-    outcome = two_quad(scores, values, None, choice, (float(sums.min()) / 2, float(sums.max()) * 2))
+    bounds = (float(sums.min()) / 2, float(sums.max()) * 2)
+    outcome = two_quad(scores, values, None, choice, bounds, comparison)
     assert float((outcome.value() - weighted(weights, values)).abs().max()) < 5e-3
 
 
@@ -142,3 +165,76 @@ def test_masked_keys_have_no_influence(name: str, huge: float) -> None:
         outcome = two_quad(bad_scores, bad_values, mask, QUAD, (16.0, 1024.0))
         want = weighted(weights, values)
     assert float((outcome.value() - want).abs().max()) < 5e-3
+
+
+PUMA = limited(5, 14)
+CRYPTEN = limited(8, 16)
+
+
+@pytest.mark.parametrize("comparison", ["tables", "adder"])
+@pytest.mark.parametrize("choice", [EXACT, PUMA, CRYPTEN], ids=["dealt", "puma", "crypten"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_exponential_and_comparison(masked: bool, choice: ExactSoftmax, comparison: Comparison) -> None:
+    tokens = 9
+    scores = random(BATCH, HEADS, tokens, tokens) * 6
+    values = random(BATCH, HEADS, tokens, SIZE, seed=1) * 3
+    mask = padding(tokens) if masked else None
+    weights = approximations.exponential_weights(scores, choice, mask)
+    outcome = exact(scores, values, mask, choice, comparison=comparison)
+    assert float((outcome.value() - weighted(weights, values)).abs().max()) < 8e-3
+
+
+@pytest.mark.parametrize("comparison", ["tables", "adder"])
+@pytest.mark.parametrize("choice", [EXACT, PUMA, CRYPTEN], ids=["dealt", "puma", "crypten"])
+def test_extreme_scores_with_every_exponential(choice: ExactSoftmax, comparison: Comparison) -> None:
+    scores = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    scores[..., 0, :] = torch.tensor([-511.0, 511.0, -511.0, 510.0, 0.0])
+    scores[..., 1, 3] = 511.0
+    scores[..., 2, :] = -511.0
+    scores[..., 3, :] = torch.tensor([0.0, -float(choice.clip) - 2, -0.5, -300.0, -1.0])
+    values = random(1, 1, 5, SIZE)
+    want = weighted(approximations.exponential_weights(scores, choice), values)
+    got = exact(scores, values, None, choice, comparison=comparison).value()
+    assert float((got - want).abs().max()) < 3e-3
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 1), (3, 4), (2, 2, 3, 9)])
+@pytest.mark.parametrize("choice", [EXACT, PUMA, CRYPTEN], ids=["dealt", "puma", "crypten"])
+@pytest.mark.parametrize("comparison", ["tables", "adder"])
+def test_exact_softmax_by_itself(
+    shape: tuple[int, ...], choice: ExactSoftmax, comparison: Comparison
+) -> None:
+    scores = random(*shape) * 4
+    outcome = run_words(
+        lambda s, _: exact_softmax(s[0], choice, None, BITS, comparison), (encode(scores, 26), 26)
+    )
+    weights = approximations.exponential_weights(scores, choice)
+    want = weights / weights.sum(-1, keepdim=True)
+    assert float((outcome.value() - want).abs().max()) < 1e-3
+    assert (outcome.results[0].frac, outcome.results[0].ring) == (38, 64)
+
+
+@pytest.mark.parametrize("frac", [8, 12, 26, 48])
+def test_exact_softmax_by_itself_from_any_scale(frac: int) -> None:
+    scores = (random(3, 5) * 16).round() / 8
+    outcome = run_words(lambda s, _: exact_softmax(s[0], EXACT, None, BITS), (encode(scores, frac), frac))
+    assert float((outcome.value() - approximations.softmax(scores)).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 2, 3, 9)])
+@pytest.mark.parametrize("protocol", ["goldschmidt", "seeded"])
+@pytest.mark.parametrize("comparison", ["tables", "adder"])
+def test_two_quad_softmax_by_itself(shape: tuple[int, ...], protocol: str, comparison: Comparison) -> None:
+    scores = random(*shape) * 2
+    division = QUAD.division if protocol == "goldschmidt" else Seeded(protocol="seeded")
+    choice = TwoQuad(protocol="2quad", division=division)
+    weights = approximations.two_quad_weights(scores, 5.0)
+    sums = weights.sum(-1, keepdim=True)
+    bounds = (float(sums.min()) / 2, float(sums.max()) * 2)
+    steps = steps_of(choice, bounds)
+    outcome = run_words(
+        lambda s, _: two_quad_softmax(s[0], choice, steps, bounds, BITS, comparison),
+        (encode(scores, 26), 26),
+    )
+    assert float((outcome.value() - weights / sums).abs().max()) < 2e-3
+    assert (outcome.results[0].frac, outcome.results[0].ring) == (16, 64)

@@ -14,7 +14,8 @@ from torch import Tensor
 from secformer_rt.graph.iterations import goldschmidt_steps
 from secformer_rt.graph.preset import ExactSoftmax, TwoQuad
 from secformer_rt.protocols.activations import gelu, tanh
-from secformer_rt.protocols.comparison import arithmetic, less_than
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.exponential import exponential
 from secformer_rt.protocols.inverse import goldschmidt, seeded

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from secformer_rt.protocols.comparison import arithmetic, less_than
+from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
 from secformer_rt.protocols.linear import linear
