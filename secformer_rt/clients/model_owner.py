@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from torch import Tensor
 
 from secformer_rt.clients.connection import OnProgress, Servers, await_report, ignore_progress
 from secformer_rt.errors import OutOfRangeError
+from secformer_rt.graph.preset import EvenSeries
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.report import LinkBytes, PartyReport
 from secformer_rt.parties.shares import SharesOut
 from secformer_rt.scheduler.provisioning import encode_parameter
+
+SCORES = 512.0  # attention scores must stay below
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +37,24 @@ def check_ranges(manifest: Manifest) -> None:
     Raises:
         OutOfRangeError: the sentence names the operation, what it reached, and the limit.
     """
-    if manifest.calibration is None:
+    preset, calibration = manifest.preset, manifest.calibration
+    if calibration is None:
+        if isinstance(preset.gelu, EvenSeries):
+            raise OutOfRangeError("An even series has no branch beyond its cut: calibrate the model first.")
         return
-    limit = float(1 << manifest.preset.fixed_point.range)
-    for node, quantities in manifest.calibration.ranges.items():
+    for node, quantities in calibration.ranges.items():
         low, high = quantities.get("output", (0.0, 0.0))
-        reached = max(-low, high)
-        if node.endswith(".intermediate") and reached >= limit:
+        reached, limit, advice = max(-low, high), math.inf, ""
+        if node.endswith(".scores"):
+            limit, advice = SCORES, "this model is not supported"
+        elif node.endswith(".intermediate") and isinstance(preset.gelu, EvenSeries):
+            # Beyond its cut it is wrong without anybody noticing: what may be met counts, not what was.
+            limit, advice = preset.gelu.cut / calibration.headroom, "raise gelu.cut"
+        elif node.endswith(".intermediate"):
+            limit, advice = float(1 << preset.fixed_point.range), "raise fixed_point.range"
+        if reached >= limit:
             raise OutOfRangeError(
-                f"{node} reaches {reached:g}, and preset {manifest.preset.name!r} serves less than {limit:g}:"
-                " raise fixed_point.range."
-            )
-        if node.endswith(".scores") and reached >= 512:
-            raise OutOfRangeError(
-                f"{node} reaches {reached:g}, and attention scores must stay below 512:"
-                " this model is not supported."
+                f"{node} reaches {reached:g}, and preset {preset.name!r} serves less than {limit:g}: {advice}."
             )
 
 
