@@ -134,7 +134,7 @@ def _check(low: float, high: float, kind: InverseKind) -> None:
 
 
 def _widened(low: float, high: float, exponent: int) -> tuple[float, float]:
-    """The range by eta, a little wider: a comparison on few bits may let a value pass that is just outside."""
+    """The range by eta, a little wider: comparisons on few bits let pass what is just outside."""
     return math.ldexp(low / (1 + MARGIN), -exponent), math.ldexp(high * (1 + MARGIN), -exponent)
 
 

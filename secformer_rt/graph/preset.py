@@ -132,6 +132,24 @@ class LimitExponential(_Frozen):
 Exponential = Annotated[DealtExponential | LimitExponential, Field(discriminator="protocol")]
 
 
+class Tournament(_Frozen):
+    """The maximum by halving each row."""
+
+    protocol: Literal["tournament"]
+
+
+class Histogram(_Frozen):
+    """The highest bucket in use of a histogram over the calibrated range of scores.
+
+    Where the range is too wide, or unknown, the tournament serves.
+    """
+
+    protocol: Literal["histogram"]
+
+
+Maximum = Annotated[Tournament | Histogram, Field(discriminator="protocol")]
+
+
 class TwoQuad(_Frozen):
     """(x + offset)^2 over its row's sum (MPCFormer; SecFormer, section 3)."""
 
@@ -141,17 +159,24 @@ class TwoQuad(_Frozen):
 
 
 class ExactSoftmax(_Frozen):
-    """exp(x - max) over its row's sum; exp is 0 below ``-clip``. A dealt exp clips at 8 or 16."""
+    """exp(x - max) over its row's sum; exp is 0 below ``-clip``. A dealt exp clips at 8 or 16.
+
+    A histogram leaves the maximum open by 2 or 4, which only a dealt exp of clip 16 has room for.
+    """
 
     protocol: Literal["exact"]
     clip: float = Field(default=16, ge=4, le=64)
     exponential: Exponential = DealtExponential(protocol="dealt")
+    maximum: Maximum = Tournament(protocol="tournament")
     division: Inverse
 
     @model_validator(mode="after")
     def _window(self) -> Self:
         if isinstance(self.exponential, DealtExponential) and self.clip not in (8, 16):
             raise ValueError("a dealt exponential clips at 8 or 16: change clip, or choose limit")
+        dealt = isinstance(self.exponential, DealtExponential) and self.clip == 16
+        if isinstance(self.maximum, Histogram) and not dealt:
+            raise ValueError("a histogram needs the dealt exponential and clip 16")
         return self
 
 

@@ -1,11 +1,11 @@
 """The activations: GeLU as a preset chooses it, tanh, sigmoid and ReLU.
 
 In all of them ``frac`` is the number of fraction bits that x is truncated to and ``bits`` its width with
-so many, its sign and a bit of room: ``|x| < 2^(bits - 2 - frac)``. Costs are an element's, with x's truncation
-from 26 to 12 bits and 22 bits of width, comparisons by tables. By the adder (``comparison``) a comparison of
-that width takes 6 rounds instead of 1 and its own bytes; see
-:func:`~secformer_rt.protocols.comparison.less_than`. An x that has at most ``frac`` fraction bits is not
-truncated; an opening that it has is used again, which saves its round.
+so many, its sign and a bit of room: ``|x| < 2^(bits - 2 - frac)``. Costs are an element's, with x's
+truncation from 26 to 12 bits and 22 bits of width, comparisons by tables. By the adder (``comparison``) a
+comparison of that width takes 6 rounds instead of 1 and its own bytes; see
+:func:`~secformer_rt.protocols.comparison.less_than`. An x that has at most ``frac`` fraction bits is opened
+without a truncation; with just so many, an opening that it has is used again, which saves its round.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from secformer_rt.protocols.product import product
 from secformer_rt.protocols.series import (
     below_cuts,
     cosine_series,
+    open_for_series,
     saturate,
     saturating_series,
     series_form,
@@ -72,15 +73,14 @@ def erf_gelu(
 
     The factor is opened as it is: its own rounding would be multiplied by x.
 
-    Cost: 4 rounds: x's truncation, two for g, and the factor's opening; 20 bytes and 22 bits each way; dealer:
-    20 bytes for x's truncation and the last product, 58 for g's (see :func:`~.series.saturate`), the series'
-    8 bytes a term (16 for a period that is no power of two), and 33 of the comparison.
+    Cost: 4 rounds: x's truncation, two for g, and the factor's opening; 20 bytes and 22 bits each way;
+    dealer: 20 bytes for x's truncation and the last product, 58 for g's (see :func:`~.series.saturate`), the
+    series' 8 bytes a term (16 for a period that is no power of two), and 33 of the comparison.
     Error: ``|x| / 2`` times the series' (at most 4e-4) inside the cut, beside x's rounding times the slope;
     none outside.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU.
     """
-    x = yield from truncate(x, frac)
-    opened = yield from open_elementwise(x)
+    x, opened = yield from open_for_series(x, choice.period, frac)
     g = yield from saturating_series(opened, choice, bits=bits, comparison=comparison)
     return (yield from _half(opened, g))
 
@@ -110,12 +110,12 @@ def tanh_gelu(
     Cost: 4 rounds: x's truncation, u's with the comparison, the series' with the conversion, and the
     factor's; 28 bytes and 22 bits each way; dealer: as :func:`erf_gelu`, with the tanh's terms, and 34 bytes
     for u.
-    Error: as :func:`erf_gelu` with the tanh series' (at most 5e-4), and ``2^-12 |x| / 2`` from u's rounding
-    times tanh's slope: below 1e-4.
+    Error: as :func:`erf_gelu` with the tanh series' (at most 5e-4 for 14 terms), and ``2^-12 |x| / 2`` from
+    u's rounding times tanh's slope: below 1e-4.
     Source: CrypTen (arXiv 2109.00984) computes this formula.
 
     Raises:
-        BadConfigError: u does not grow with x.
+        BadConfigError: u does not grow with x, or the cut leaves it too few bits.
     """
     x, opened, bits = yield from argument(x, frac, bits)
     cut = _root(choice, tanh.cut, 2.0 ** (bits - 2 - x.frac))
@@ -153,8 +153,8 @@ def _tanh_of_cubic(
 def even_gelu(x: Secret, choice: EvenSeries, *, frac: int) -> Protocol[Secret]:
     """``x / 2 + sum_k a_k cos(2 pi k x / period)``, k from 0: no comparison, and only x is opened.
 
-    Good for ``|x| <= cut`` alone. The servers cannot tell that a value is beyond, where the result is wrong by
-    up to ``|x|``: the cut must come from a calibration that is trusted. The result has 32 fraction bits.
+    Good for ``|x| <= cut`` alone. The servers cannot tell that a value is beyond, where the result is wrong
+    by up to ``|x|``: the cut must come from a calibration that is trusted. The result has 32 fraction bits.
 
     Cost: 1 round; 8 bytes each way; dealer: 10 bytes for the truncation and 16 a term (320 for 20 terms).
     Error: x's rounding times the slope, the series' own (5e-5 for 20 terms, period 32, cut 14) and
@@ -162,8 +162,7 @@ def even_gelu(x: Secret, choice: EvenSeries, *, frac: int) -> Protocol[Secret]:
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_Sin, applied to the even part of GeLU.
     """
     constant, *waves = even_coefficients(choice)
-    x = yield from truncate(x, frac)
-    opened = yield from open_elementwise(x)
+    x, opened = yield from open_for_series(x, choice.period, frac)
     even = yield from cosine_series(opened, choice.period, tuple(waves))
     half = x.local(x.share, x.frac + 1).at(even.frac)
     return even.local(even.share + half.share).plus_public(round(constant * 2**even.frac))
@@ -174,11 +173,10 @@ def tanh(x: Secret, choice: FourierTanh, *, frac: int, bits: int, comparison: Co
 
     Cost: 3 rounds: x's truncation and two for the series; 12 bytes and 22 bits each way; dealer: as
     :func:`erf_gelu` without the last product's 10 bytes.
-    Error: the series' (at most 4e-4 and its own), beside x's rounding times the slope.
+    Error: the series' (at most 5e-4 for 14 terms, and its own), beside x's rounding times the slope.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU's series, for tanh.
     """
-    x = yield from truncate(x, frac)
-    opened = yield from open_elementwise(x)
+    _, opened = yield from open_for_series(x, choice.period, frac)
     return (yield from saturating_series(opened, choice, bits=bits, comparison=comparison))
 
 
@@ -187,7 +185,8 @@ def sigmoid(
 ) -> Protocol[Secret]:
     """``(1 + tanh(x / 2)) / 2``: both halves are free, being one more fraction bit. The result has 15.
 
-    Cost and source: those of :func:`tanh`. Error: half of its.
+    Cost and source: those of :func:`tanh`; x / 2 is truncated unless it has at most ``frac`` fraction bits.
+    Error: half of its.
     """
     half = x.local(x.share, x.frac + 1)
     return _half_more((yield from tanh(half, choice, frac=frac, bits=bits, comparison=comparison)))
@@ -196,8 +195,8 @@ def sigmoid(
 def relu(x: Secret, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
     """``x [x >= 0]``: bit and x, both opened, meet in a local product. The result has ``frac`` fraction bits.
 
-    Cost: 3 rounds: x's truncation, comparison, conversion; 8 bytes and 11 bits each way; dealer: 10 bytes for the
-    truncation, 23 of the comparison, 8 of the conversion and 10 of the product.
+    Cost: 3 rounds: x's truncation, comparison, conversion; 8 bytes and 11 bits each way; dealer: 10 bytes
+    for the truncation, 22.5 of the comparison, 8 of the conversion and 10 of the product.
     Error: x's rounding; a value whose rounding is 0 gives exactly 0. Where the width is more than 25 bits, a
     negative x above ``-2^(bits - 25)`` units may be kept.
     Source: "Comparison" and "Forms" in docs/protocols.md; CrypTen computes the same product.

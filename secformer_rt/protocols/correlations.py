@@ -46,6 +46,7 @@ class Sharing(Enum):
     ADDITIVE = "additive"  # int64, modulo 2^bits
     PLANES = "planes"  # uint8, XOR; the shape counts bytes
     TABLES = "tables"  # int16 words of 16 truth-table entries, XOR
+    BYTES = "bytes"  # uint8, additive modulo 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Field:
     @property
     def size(self) -> int:
         """Bytes of one share of the field, as it travels."""
-        if self.sharing is Sharing.PLANES:
+        if self.sharing in (Sharing.PLANES, Sharing.BYTES):
             return prod(self.shape)
         if self.sharing is Sharing.TABLES:
             return 2 * prod(self.shape)

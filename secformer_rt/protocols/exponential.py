@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil
+from math import ceil, log
 
 import torch
 from torch import Tensor
@@ -21,20 +21,18 @@ from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, 
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import truncate, truncate_many
 
-MASK_FRAC = 42  # fraction bits of the dealt exp(-r): multiplied by up to exp(17) it keeps 17
-FACTOR_FRAC = 18  # of the public factor; both together stay below 2^62 for results below 4
-TOP = 1.0  # the window in which exp is computed reaches from TOP - clip to TOP
 POWER_FRAC = 30  # of the limit's powers: with twice as many, results below 4 stay below 2^62
 
 
 @dataclass(frozen=True, slots=True)
 class ExponentialMask(Correlation):
-    """exp(-(r modulo 2^low) 2^-frac) of a mask r."""
+    """exp(-(r modulo 2^low) 2^-frac) of a mask r, with ``result`` fraction bits."""
 
     mask: Ref
     shape: Shape
     low: int
     frac: int
+    result: int
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -49,12 +47,19 @@ class ExponentialMask(Correlation):
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """Its exponential."""
         r = (inputs[0] & ((1 << self.low) - 1)).to(torch.float64)
-        return [((-r * 2.0**-self.frac).exp() * 2.0**MASK_FRAC).round().to(torch.int64)]
+        return [((-r * 2.0**-self.frac).exp() * 2.0**self.result).round().to(torch.int64)]
+
+
+def _fracs(top: int) -> tuple[int, int]:
+    """Fraction bits of the dealt exp(-r) and of the public factor; both leave room for exp(top)."""
+    room = ceil(top / log(2))
+    mask = 42 - (room - 1) // 2
+    return mask, 62 - room - mask
 
 
 @lru_cache(maxsize=4)
-def _factors(low: int, frac: int) -> tuple[Tensor, Tensor]:
-    """exp(c 2^-frac + TOP - clip) and exp(c 2^-frac + TOP) for c in [0, 2^low), fixed point.
+def _factors(low: int, frac: int, top: int) -> tuple[Tensor, Tensor]:
+    """exp(c 2^-frac + top - clip) and exp(c 2^-frac + top) for c in [0, 2^low), fixed point.
 
     Both servers must hold the same integers, so they come from integer arithmetic, not from libm.
     """
@@ -63,9 +68,9 @@ def _factors(low: int, frac: int) -> tuple[Tensor, Tensor]:
     clip = 1 << (low - frac)
     plain, wrapped = [], []
     value = 1 << precision
-    small = _exp(int(TOP) - clip, 0, precision)
-    large = _exp(int(TOP), 0, precision)
-    shift = 2 * precision - FACTOR_FRAC
+    small = _exp(top - clip, 0, precision)
+    large = _exp(top, 0, precision)
+    shift = 2 * precision - _fracs(top)[1]
     half = 1 << (shift - 1)
     for _ in range(1 << low):
         plain.append((value * small + half) >> shift)
@@ -86,21 +91,24 @@ def _exp(numerator: int, frac: int, precision: int) -> int:
     return total if numerator >= 0 else (1 << (2 * precision)) // total
 
 
-def exponential(y: Opened, *, clip: int, bits: int, comparison: Comparison = "tables") -> Protocol[Secret]:
-    """exp(y) for ``y <= 15/16``; 0 where y is below about ``1 - clip``. The result has 60 fraction bits.
+def exponential(
+    y: Opened, *, clip: int, bits: int, top: int = 1, comparison: Comparison = "tables"
+) -> Protocol[Secret]:
+    """exp(y) for ``y <= top - 1/16``; 0 where y is below about ``top - clip``.
 
-    y + clip - 1 = P - R; with l the low bits of P and R, up to ``clip``, and w = [P_l < R_l]:
-    ``exp(y) = exp(-R_l) exp(P_l + 1 - clip + clip w)``, and T deals exp(-R_l). A comparison clears what
+    y + clip - top = P - R; with l the low bits of P and R, up to ``clip``, and w = [P_l < R_l]:
+    ``exp(y) = exp(-R_l) exp(P_l + top - clip + clip w)``, and T deals exp(-R_l). A comparison clears what
     is below the window. w tells about the mask rather than about y, so it always comes from tables.
+    The result has 60 fraction bits for top = 1, 59 for 2 and 56 for 4.
 
     Cost after y's opening: 2 rounds; 10 bits an element each way; dealer: 8 words an element. If the
     adder clears, for 24 bits 7 rounds and 111 bits.
-    Error: 2^-17 absolute. y must lie in ``[-2^(bits-1), (TOP - 1/16) 2^frac)``, in units of its
-    last place.
+    Error: 2^-17 absolute (top = 4: 2^-16), and 2^-18 relative. y must lie in ``[-2^(bits-1), (top - 1/16)
+    2^frac)``, in units of its last place.
     Security: only bits are opened, each hidden by a fresh dealt bit.
     """
     low = y.frac + clip.bit_length() - 1
-    offset = (clip - int(TOP)) << y.frac
+    offset = (clip - top) << y.frac
     shifted = replace(y, public=y.public + offset, form=y.form.plus(offset))
     drop = y.frac - 4
     # Values within 2^drop of the lower end could be taken for values of the upper end: clear them too.
@@ -108,12 +116,13 @@ def exponential(y: Opened, *, clip: int, bits: int, comparison: Comparison = "ta
     wrap, keep = yield from parallel(
         _wrap(shifted, low, drop), _kept(shifted, margin, bits=bits, drop=drop, comparison=comparison)
     )
-    dealt = yield from deal(ExponentialMask(y.mask, tuple(y.public.shape), low, y.frac))
-    yield from deal(constants(*_factors(low, y.frac)))
-    u = Form(y.server, (Term(1, 0, dealt.ref(0), dealt.shares[0]),), MASK_FRAC)
+    mask_frac, factor_frac = _fracs(top)
+    dealt = yield from deal(ExponentialMask(y.mask, tuple(y.public.shape), low, y.frac, mask_frac))
+    yield from deal(constants(*_factors(low, y.frac, top)))
+    u = Form(y.server, (Term(1, 0, dealt.ref(0), dealt.shares[0]),), mask_frac)
     index = shifted.public & ((1 << low) - 1)
-    plain, wrapped = (table.to(index.device)[index] for table in _factors(low, y.frac))
-    factor = Form(y.server, (Term(plain), *wrap.scaled(wrapped - plain).terms), FACTOR_FRAC)
+    plain, wrapped = (table.to(index.device)[index] for table in _factors(low, y.frac, top))
+    factor = Form(y.server, (Term(plain), *wrap.scaled(wrapped - plain).terms), factor_frac)
     return (yield from product(keep, factor, u))
 
 

@@ -124,8 +124,8 @@ def _p_frac(steps: GoldschmidtSteps) -> int:
     frac = min(P_FRAC[steps.kind], 61 - FACTOR_FRAC[steps.kind] - grown)
     if frac < LEAST_P_FRAC:
         raise BadConfigError(
-            f"A Goldschmidt {steps.kind} over [{steps.low:g}, {steps.high:g}] does not fit 64 bits: choose the "
-            "seeded protocol, or calibrate with less headroom."
+            f"A Goldschmidt {steps.kind} over [{steps.low:g}, {steps.high:g}] does not fit 64 bits: choose "
+            "the seeded protocol, or calibrate with less headroom."
         )
     return frac
 

@@ -15,6 +15,7 @@ from secformer_rt.protocols.layernorm import Gain, layer_norm
 from secformer_rt.protocols.linear import Weight, linear, secret_matmul
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.softmax import (
+    MASKED,
     exact_attend,
     exact_softmax,
     two_quad_attend,
@@ -168,7 +169,13 @@ class Lowering:
             return (
                 yield from two_quad_attend(scores, values, mask, choice, iteration, bounds, bits, comparison)
             )
-        return (yield from exact_attend(scores, values, mask, choice, iteration, bits, comparison))
+        reach = self._reach(node.inputs[0])
+        return (yield from exact_attend(scores, values, mask, choice, iteration, bits, comparison, reach))
+
+    def _reach(self, wire: str) -> float:
+        """What a wire stays below in absolute value, as calibrated, but no more than scores may."""
+        seen = self.calibration and self.calibration.range(wire, "output")
+        return min(MASKED, max(-seen[0], seen[1])) if seen else MASKED
 
     def _activation(self, op: ir.Gelu | ir.Tanh | ir.Sigmoid | ir.Relu, x: Secret) -> Protocol[Secret]:
         preset, frac = self.preset, self.preset.fixed_point.function
@@ -197,7 +204,8 @@ class Lowering:
             choice = preset.softmax
             if isinstance(choice, TwoQuad):
                 return (yield from two_quad_softmax(x, choice, iteration, bounds, bits, preset.comparison))
-            return (yield from exact_softmax(x, choice, iteration, bits, preset.comparison))
+            reach = self._reach(node.inputs[0])
+            return (yield from exact_softmax(x, choice, iteration, bits, preset.comparison, reach))
         kind: InverseKind = "reciprocal" if isinstance(op, ir.Reciprocal) else "rsqrt"
         division = preset.softmax.division if isinstance(op, ir.Reciprocal) else preset.layernorm.rsqrt
         return (

@@ -7,7 +7,8 @@ small shift of x rather than being raised to a power.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from math import frexp
 
 from secformer_rt.errors import BadConfigError
@@ -24,7 +25,7 @@ ARGUMENT_FRAC = 12  # fraction bits of x and of its square: x^6 then has 36, whi
 RESULT_FRAC = 18  # of a piece's value
 LIMIT = 62  # a value that is truncated stays below 2^LIMIT units
 COEFFICIENT_FRAC = 20  # fraction bits of a coefficient of quad that has more
-FEWEST = 16  # fraction bits that a coefficient of the highest power must be left
+POWER_LIMIT = 50  # a power stays below 2^POWER_LIMIT units: its coefficient then has 12 bits that matter
 
 
 def argument(x: Secret, frac: int, bits: int) -> Protocol[tuple[Secret, Opened, int]]:
@@ -64,7 +65,8 @@ def quad(x: Secret, choice: Quad, *, frac: int, bits: int) -> Protocol[Secret]:
 
     Cost: 1 round; 8 bytes an element each way; dealer: the truncation's and 10 bytes an element (for 14
     bits that are cut off).
-    Error: x's rounding, below ``2^-12``, times the slope; with x after it the result is exact if c_2 is.
+    Error: x's rounding, below ``2^-12``, times the slope. With x after it the result is exact if c_2 has at
+    most 20 binary places and c_1 at most as many as c_2 and x; else ``2^-21 x^2`` and ``2^-13 |x|``.
     Source: MPCFormer (arXiv 2211.01452), section 3.1.
 
     Raises:
@@ -93,22 +95,23 @@ def piecewise(
 ) -> Protocol[Secret]:
     """A polynomial of degree up to six on each piece: ``sum_j [c_(j-1) <= x < c_j] p_j(x)``.
 
-    ``bits`` is x's width: ``|x| < 2^(bits - 2 - frac)``. The comparisons run beside the square's opening and the
-    truncation of the pieces; bits and values meet in a local product of forms. Where x is outside a
-    piece its polynomial may exceed the ring and is garbage; times a bit that is 0 it is 0, exactly,
+    ``bits`` is x's width: ``|x| < 2^(bits - 2 - frac)``. The comparisons run beside the square's opening
+    and the truncation of the pieces; bits and values meet in a local product of forms. Where x is outside
+    a piece its polynomial may exceed the ring and is garbage; times a bit that is 0 it is 0, exactly,
     because products modulo 2^64 are exact. The result has 18 fraction bits.
 
     Cost: 3 rounds by tables (x; comparison and square; conversion and pieces), by the adder as many as
-    the comparison and 2. Each way 8 bytes an element for x, 8 for its square (from degree 3), 8 for every piece
-    but constants and ``a + b x`` with b exact in 6 bits; 10 bits for the comparison with a cut by tables
-    and 1 for its conversion. Dealer, PUMA's four pieces: 227 bytes an element (24 bits are cut off
-    with the square, 14 with x): x and its square 20, powers 52, pieces 26, comparison 43, conversion
-    24, selection 62.
-    Error for PUMA's pieces: 3e-4 beside x's rounding, below ``2^-12``, times the slope.
+    the comparison and 2. Each way 8 bytes an element for x, 8 for its square (from degree 3), 8 for every
+    piece but constants and ``a + b x`` with b exact in 6 bits; 10 bits for the comparison with a cut by
+    tables and 1 for its conversion. Dealer, PUMA's four pieces: 230.25 bytes an element (14 bits are cut
+    off with x, 12 with its square): x and its square 20, powers 52, pieces 27, comparison 43.25,
+    conversion 24, selection 64.
+    Error for PUMA's pieces: 1e-4 beside x's rounding, below ``2^-12``, times the slope. In general a
+    coefficient's rounding moves its piece by at most ``2^-13`` of the largest value (or of 1).
     Source: PUMA (arXiv 2307.12533), section 3.2.
 
     Raises:
-        BadConfigError: a piece's highest power leaves its coefficient fewer than 16 bits.
+        BadConfigError: a piece's coefficients would be rounded by more, or its values exceed the ring.
     """
     x, opened, bits = yield from argument(x, frac, bits)
     indicators, values = yield from parallel(
@@ -126,10 +129,7 @@ def _indicators(
     """For every piece the bit that says whether x lies in it: differences of ``[x < cut]``."""
     flags = yield from below_cuts(x, cuts, bits=bits, comparison=comparison)
     below = yield from parallel(*(arithmetic(x.server, row) for row in _rows(flags)))
-    between = [
-        Form(x.server, (*upper.terms, *lower.scaled(-1).terms), 0)
-        for lower, upper in zip(below, below[1:], strict=False)
-    ]
+    between = [Form(x.server, (*upper.terms, *lower.scaled(-1).terms), 0) for lower, upper in pairwise(below)]
     return [below[0], *between, below[-1].scaled(-1).plus(1)]
 
 
@@ -144,7 +144,7 @@ def _values(x: Secret, opened: Opened, choice: Polynomial, bits: int) -> Protoco
     powers = yield from _powers(x, opened, {k for piece in pieces for k in range(2, len(piece)) if piece[k]})
     end = 2.0 ** (bits - 2 - x.frac)
     edges = (-end, *choice.cuts, end)
-    bounds = [max(abs(low), abs(high)) for low, high in zip(edges, edges[1:], strict=False)]
+    bounds = [max(abs(low), abs(high)) for low, high in pairwise(edges)]
     return (
         yield from parallel(
             *(_value(opened, powers, p, bound) for p, bound in zip(pieces, bounds, strict=True))
@@ -185,16 +185,29 @@ def _value(x: Opened, powers: dict[int, Secret], piece: tuple[float, ...], bound
     slope = piece[1] * 2**room
     if len(piece) == 2 and slope.is_integer():
         return x.form.scaled(int(slope), room).plus(round(piece[0] * 2**RESULT_FRAC))
-    terms = [(c, powers[k]) for k, c in enumerate(piece) if k and c]
-    scale = LIMIT - reach(piece, bound)
-    if scale < max(power.frac for _, power in terms) + FEWEST:
+    terms = {k: (c, powers[k]) for k, c in enumerate(piece) if k and c}
+    advice = "give it a smaller piece or a lower degree, or lower fixed_point.range or fixed_point.function"
+    return (yield from _opened_sum(terms, piece[0], bound, RESULT_FRAC, advice)).form
+
+
+def _opened_sum(
+    terms: Mapping[int, tuple[float, Secret]], constant: float, bound: float, frac: int, advice: str
+) -> Protocol[Opened]:
+    """``constant + sum c_k x^k``, given k: (c_k, x^k), opened with ``frac`` fraction bits.
+
+    Right for ``|x| <= bound``. Coefficients have as many bits as the largest value leaves, and no more than
+    a truncation can cut off.
+    """
+    coefficients = [constant, *(terms[k][0] if k in terms else 0.0 for k in range(1, max(terms) + 1))]
+    scale = LIMIT - max(0, reach(coefficients, bound))
+    largest = max(bound**k * 2.0**power.frac for k, (_, power) in terms.items())
+    if scale <= frac or largest > 2.0**POWER_LIMIT:
         raise BadConfigError(
-            f"A polynomial of degree {len(piece) - 1} up to {bound:g} does not fit 64 bits: give it a smaller "
-            "piece or a lower degree, or lower fixed_point.range or fixed_point.function."
+            f"A polynomial of degree {max(terms)} up to {bound:g} does not fit 64 bits: {advice}."
         )
-    value = yield from truncate(combine(terms, piece[0], scale), RESULT_FRAC)
+    value = yield from truncate(combine(terms.values(), constant, scale), frac)
     assert value.truncated is not None
-    return value.truncated.form
+    return value.truncated
 
 
 def cubic(
@@ -206,14 +219,14 @@ def cubic(
 
     Cost: 1 round; 8 bytes an element each way; dealer: 20 bytes an element for the cube (for 14 bits that
     are cut off with x), and the truncation's.
-    Error: a unit of the result, and ``2^-22 bound^3``: x^3 has 36 fraction bits, which leaves third 20 or more.
+    Error: a unit of the result, and ``2^(e - 27) bound^3`` for results up to ``2^e``: x^3 has 36 fraction
+    bits, which leaves third 26 - e.
+
+    Raises:
+        BadConfigError: that is more than ``2^(e - 13)``.
     """
-    cube = yield from product(opened.form, opened.form, opened.form)
-    scale = LIMIT - reach((0.0, linear, 0.0, third), bound)
-    if scale < cube.frac + FEWEST:
-        raise BadConfigError(
-            f"A cubic up to {bound:g} does not fit 64 bits: choose a tanh with a smaller cut, or a larger scale."
-        )
-    value = yield from truncate(combine([(linear, x), (third, cube)], 0.0, scale), frac)
-    assert value.truncated is not None
-    return value.truncated
+    terms = {1: (linear, x)}
+    if third:
+        terms[3] = (third, (yield from product(opened.form, opened.form, opened.form)))
+    advice = "choose a tanh with a smaller cut, or a larger scale or cubic coefficient"
+    return (yield from _opened_sum(terms, 0.0, bound, frac, advice))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import ceil, log2
+from dataclasses import dataclass, replace
+from math import ceil, exp, log, log2
 
 from secformer_rt.graph.iterations import Iteration
-from secformer_rt.graph.preset import Comparison, ExactSoftmax, FixedPointBits, LimitExponential, TwoQuad
-from secformer_rt.protocols.core import Form, Protocol, Secret, booked, parallel
+from secformer_rt.graph.preset import (
+    Comparison,
+    ExactSoftmax,
+    FixedPointBits,
+    Histogram,
+    LimitExponential,
+    TwoQuad,
+)
+from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, booked, parallel
 from secformer_rt.protocols.exponential import exponential, limit_exponential
+from secformer_rt.protocols.histogram import highest_bucket
 from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.linear import secret_matmul
 from secformer_rt.protocols.masking import open_elementwise, open_masked
@@ -18,6 +26,7 @@ from secformer_rt.protocols.truncation import truncate
 
 SCORE_BITS = 9  # scores are below 2^9 in absolute value
 MASKED = float(1 << SCORE_BITS)  # what is subtracted from the scores of padding
+MOST_BUCKETS = 256  # of a histogram: a byte from the dealer for each and score
 RESOLUTION = 4  # fraction bits to which the maximum need be known
 WEIGHT_FRAC = 16  # of exp(x - max)
 # Of 2Quad's weights by eta, of their product with the values, and of eta over the sum, which is 1/2 or more.
@@ -153,12 +162,13 @@ def exact_attend(
     iteration: Iteration | None,
     bits: FixedPointBits,
     comparison: Comparison = "tables",
+    reach: float = MASKED,
 ) -> Protocol[Secret]:
     """Softmax with maximum and exponential, times the values; normalised after the product.
 
-    ``(exp(s - max) V) / sum exp(s - max)``: the reciprocal runs beside the matrix product. Maximum and
-    difference live in a ring as wide as the scores' range, 24 bits with 12 fraction bits. Scores of
-    padding are lowered by 2^9.
+    ``(exp(s - m) V) / sum exp(s - m)``: the reciprocal runs beside the matrix product. m is the row's maximum,
+    or near it by a histogram (see :func:`_near_maximum`); it and the difference live in a ring as wide
+    as the scores' range, 24 bits with 12 fraction bits. Scores of padding are lowered.
 
     Args:
         scores: (B, H, T, T), below 2^9 in absolute value.
@@ -168,19 +178,23 @@ def exact_attend(
         iteration: the division's, unless it is seeded.
         bits: the preset's fraction bits.
         comparison: of the maximum, the clip and the division.
+        reach: what scores are below in absolute value, if less.
 
     Cost: 3 ceil(log2 T) + 9 rounds with a seeded division, tables and the dealt exponential; the limit
-    takes max(0, n - 3) more.
+    takes max(0, n - 3) more; 13 rounds with a histogram (14 with a mask).
     Security: that of maximum, exponential, division and products; nothing else is opened.
     """
     scores = yield from truncate(scores, bits.function)
+    buckets = _buckets(choice, reach, masked=mask is not None)
     if mask is not None:
-        penalty = (mask.plus_public(-1).share * round(MASKED * 2**scores.frac))[:, None, None, :]
-        scores = scores.local(scores.share + penalty)
-    weights = yield from _exponentials(scores, choice, comparison)
+        penalty = MASKED if buckets is None else 2 * buckets.half
+        lowered = (mask.plus_public(-1).share * round(penalty * 2**scores.frac))[:, None, None, :]
+        scores = scores.local(scores.share + lowered)
+    weights = yield from _exponentials(scores, choice, buckets, comparison)
+    spare = _spare(buckets)
     reciprocal, context = yield from parallel(
-        _reciprocal(weights, choice, iteration, comparison),
-        booked("matmul", _weighted(weights, values, WEIGHT_FRAC, bits.function + 2)),
+        _reciprocal(weights, choice, iteration, buckets, comparison),
+        booked("matmul", _weighted(weights, values, WEIGHT_FRAC, bits.function + 3 - spare)),
     )
     return (yield from multiply(context, reciprocal))
 
@@ -191,8 +205,9 @@ def exact_softmax(
     iteration: Iteration | None,
     bits: FixedPointBits,
     comparison: Comparison = "tables",
+    reach: float = MASKED,
 ) -> Protocol[Secret]:
-    """Softmax along the last axis with maximum and exponential; the weights have 38 fraction bits.
+    """Softmax along the last axis with maximum and exponential; the weights have 38 to 43 fraction bits.
 
     Arguments as in :func:`exact_attend`; scores of any shape.
 
@@ -200,23 +215,87 @@ def exact_softmax(
     Security: that of maximum, exponential, division and product; nothing else is opened.
     """
     scores = yield from truncate(scores, bits.function)
-    weights = yield from _exponentials(scores, choice, comparison)
-    reciprocal = yield from _reciprocal(weights, choice, iteration, comparison)
+    buckets = _buckets(choice, reach, masked=False)
+    weights = yield from _exponentials(scores, choice, buckets, comparison)
+    reciprocal = yield from _reciprocal(weights, choice, iteration, buckets, comparison)
     return (yield from multiply(weights, reciprocal))
 
 
-def _exponentials(scores: Secret, choice: ExactSoftmax, comparison: Comparison) -> Protocol[Secret]:
-    """exp(s - max) with ``WEIGHT_FRAC`` fraction bits."""
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """A row's histogram: ``count`` buckets of ``width`` for scores from ``-below`` to ``half - width``."""
+
+    width: int
+    half: int  # a power of two
+    below: int
+
+    @property
+    def count(self) -> int:
+        """A power of two."""
+        return (self.half + self.below) // self.width
+
+    @property
+    def top(self) -> int:
+        """The argument of exp is below this: the shift is known to two widths."""
+        return 2 * self.width
+
+
+def _buckets(choice: ExactSoftmax, reach: float, *, masked: bool) -> Buckets | None:
+    """The histogram that a preset asks for, or None: a range too wide for it takes the tournament.
+
+    Scores of padding are lowered by twice the range, into buckets of their own below it.
+    """
+    if not isinstance(choice.maximum, Histogram):
+        return None
+    for width in (1, 2):
+        half = 1 << ceil(log2(max(reach, 1.0) + width))
+        buckets = Buckets(width, half, 3 * half if masked else half)
+        if buckets.count <= MOST_BUCKETS:
+            return buckets
+    return None
+
+
+def _spare(buckets: Buckets | None) -> int:
+    """Bits in front of the point that exponentials take beside one."""
+    return 1 if buckets is None else ceil(buckets.top / log(2)) - 1
+
+
+def _exponentials(
+    scores: Secret, choice: ExactSoftmax, buckets: Buckets | None, comparison: Comparison
+) -> Protocol[Secret]:
+    """exp(s - m) with ``WEIGHT_FRAC`` fraction bits."""
     # Scores lie within 2^9 and 2^10, their differences within 2^11, and a sign.
     ring = SCORE_BITS + 3 + scores.frac
     narrow = Secret(scores.server, scores.share, scores.frac, ring)
-    highest = yield from row_maximum(narrow, resolution=RESOLUTION, comparison=comparison)
+    if buckets is None:
+        highest = yield from row_maximum(narrow, resolution=RESOLUTION, comparison=comparison)
+    else:
+        opened = scores.truncated or (yield from open_masked(narrow))
+        highest = yield from _near_maximum(opened, buckets, ring, comparison)
     distance = narrow.local(narrow.share - highest.share)
-    weights = yield from _exponential(distance, choice, comparison)
+    top = 1 if buckets is None else buckets.top
+    weights = yield from _exponential(distance, choice, top, comparison)
     return (yield from truncate(weights, WEIGHT_FRAC))
 
 
-def _exponential(distance: Secret, choice: ExactSoftmax, comparison: Comparison) -> Protocol[Secret]:
+def _near_maximum(scores: Opened, buckets: Buckets, ring: int, comparison: Comparison) -> Protocol[Secret]:
+    """A number by which a row's maximum is higher, by ``-1/8`` at least and ``top - 1/8`` at most.
+
+    Cost: 3 rounds. Source: docs/protocols.md, "Softmax".
+    """
+    frac = scores.frac
+    raised = replace(scores, public=scores.public + (buckets.below << frac))
+    low = frac + buckets.width.bit_length() - 1
+    number = yield from highest_bucket(raised, low=low, count=buckets.count, ring=ring, comparison=comparison)
+    # The maximum is below (number + 1) width - below.
+    lower = number.local(number.share << low, frac)
+    unit = 1 << (frac - 3)
+    return lower.plus_public(((buckets.width - buckets.below - buckets.top) << frac) + unit)
+
+
+def _exponential(
+    distance: Secret, choice: ExactSoftmax, top: int, comparison: Comparison
+) -> Protocol[Secret]:
     variant = choice.exponential
     if isinstance(variant, LimitExponential):
         power = limit_exponential(
@@ -224,17 +303,26 @@ def _exponential(distance: Secret, choice: ExactSoftmax, comparison: Comparison)
         )
         return (yield from power)
     opened = yield from open_masked(distance)
-    return (yield from exponential(opened, clip=int(choice.clip), bits=distance.ring, comparison=comparison))
+    return (
+        yield from exponential(
+            opened, clip=int(choice.clip), bits=distance.ring, top=top, comparison=comparison
+        )
+    )
 
 
 def _reciprocal(
-    weights: Secret, choice: ExactSoftmax, iteration: Iteration | None, comparison: Comparison
+    weights: Secret,
+    choice: ExactSoftmax,
+    iteration: Iteration | None,
+    buckets: Buckets | None,
+    comparison: Comparison,
 ) -> Protocol[Secret]:
-    """One over the sum of each row, which holds an exp of about 0, and none above exp(15/16)."""
+    """One over the sum of each row, of which one exp at least is above 1/2 and none above exp(top)."""
     total = weights.local(weights.share.sum(-1, keepdim=True))
+    high = weights.shape[-1] * (2.0 if buckets is None else exp(buckets.top))
     return inverse(
-        total, "reciprocal", choice.division, iteration, (0.5, 2.0 * weights.shape[-1]),
-        frac=22, input_frac=WEIGHT_FRAC, slope_frac=30, comparison=comparison,
+        total, "reciprocal", choice.division, iteration, (0.5, high), frac=21 + _spare(buckets),
+        input_frac=WEIGHT_FRAC, slope_frac=40, comparison=comparison,
     )  # fmt: skip
 
 

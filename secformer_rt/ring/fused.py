@@ -78,3 +78,26 @@ def chunk_lookup(
                 above = eights[n] >> np.uint64(1)
                 some_lt[n] = ((above & ones) * gather) >> np.uint64(56)
                 some_eq[n] = (((above ^ eights[n]) & ones) * gather) >> np.uint64(56)
+
+
+@compile_now("void(uint8[:, ::1], uint8[:, :, ::1], uint8[:, ::1])")
+def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """out[r] = sum over t of tables[r, t] rotated right by shifts[r, t]; see ``packing.rotated_sum``.
+
+    Args:
+        shifts: (R, T), below B.
+        tables: (R, T, B).
+        out: (R, B), zeros.
+    """
+    size = tables.shape[2]
+    for r in range(tables.shape[0]):
+        total = out[r]
+        for t in range(tables.shape[1]):
+            shift = np.int64(shifts[r, t])
+            table = tables[r, t]
+            head, tail = total[shift:], total[:shift]
+            first, second = table[: size - shift], table[size - shift :]
+            for n in range(head.size):
+                head[n] += first[n]
+            for n in range(tail.size):
+                tail[n] += second[n]

@@ -204,3 +204,33 @@ def chunk_lookup(tables: Tensor, index: Tensor, first: int) -> tuple[Tensor, Ten
 def _check_bytes(x: Tensor, name: str) -> None:
     if x.dtype != torch.uint8:
         raise TypeError(f"{name} takes a uint8 tensor, not {x.dtype}")
+
+
+def rotated_sum(shifts: Tensor, tables: Tensor) -> Tensor:
+    """The sum of a row's tables, each rotated right by a public number, modulo 256.
+
+    Args:
+        shifts: (R, T) uint8, below B.
+        tables: (R, T, B) uint8; B at most 256.
+
+    Returns:
+        (R, B) uint8: entry ``(k + shift) mod B`` gets entry k of every table.
+
+    Raises:
+        TypeError, ValueError: the dtypes or shapes do not fit.
+    """
+    if shifts.dtype != torch.uint8 or tables.dtype != torch.uint8:
+        raise TypeError(f"expected torch.uint8, not {shifts.dtype} and {tables.dtype}")
+    if tables.ndim != 3 or shifts.shape != tables.shape[:2] or tables.shape[2] > 256:
+        raise ValueError(f"shifts {tuple(shifts.shape)} do not fit tables {tuple(tables.shape)}")
+    rows, _, size = tables.shape
+    if any_meta(shifts, tables):
+        return torch.empty((rows, size), dtype=torch.uint8, device="meta")
+    if compiled():
+        from secformer_rt.ring import fused
+
+        out = torch.zeros((rows, size), dtype=torch.uint8)
+        fused.rotated_sum(as_array(shifts.contiguous()), as_array(tables.contiguous()), out.numpy())
+        return out
+    index = (torch.arange(size) - shifts[..., None].to(torch.int64)) % size
+    return tables.gather(-1, index).sum(1, dtype=torch.int64).to(torch.uint8)

@@ -138,7 +138,12 @@ class Planner:
         """A plan takes no time."""
 
 
-_DTYPES = {Sharing.ADDITIVE: torch.int64, Sharing.PLANES: torch.uint8, Sharing.TABLES: torch.int16}
+_DTYPES = {
+    Sharing.ADDITIVE: torch.int64,
+    Sharing.PLANES: torch.uint8,
+    Sharing.TABLES: torch.int16,
+    Sharing.BYTES: torch.uint8,
+}
 
 
 def meta_share(item: Field) -> Tensor:

@@ -147,16 +147,29 @@ class Prediction:
         return self.offline + self.online
 
 
+def on_network(done: Work, network: Network) -> Prediction:
+    """Seconds that the two phases wait for a link.
+
+    Both servers send their half of a round at the same time, so that a round waits for one way only, half of
+    a round trip; and the openings of a server for the rate of one direction, as the dealer's corrections to
+    the busier server do.
+    """
+    return Prediction(
+        offline=network.rtt_s + network.transfer_s(done.link_bytes),
+        online=done.rounds * network.rtt_s / 2 + network.transfer_s(done.opened_bytes),
+    )
+
+
 def predict(done: Work, network: Network, machine: Machine) -> Prediction:
     """How long the two phases take if nothing overlaps.
 
-    Every round waits for a round trip, and the servers' openings for the rate of one direction; so do the
-    dealer's corrections to the busier server. Not modelled: a connection's slow start, loss, headers, and
-    the client's links, which are idle in both phases but for the input's shares.
+    Not modelled: a connection's slow start, loss, headers, and the client's links, which are idle in both
+    phases but for the input's shares.
     """
+    waiting = on_network(done, network)
     return Prediction(
-        offline=network.rtt_s + network.transfer_s(done.link_bytes) + machine.offline_s(done),
-        online=done.rounds * network.rtt_s + network.transfer_s(done.opened_bytes) + machine.online_s(done),
+        offline=waiting.offline + machine.offline_s(done),
+        online=waiting.online + machine.online_s(done),
     )
 
 

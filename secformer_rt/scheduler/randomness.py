@@ -23,6 +23,8 @@ def expand(seed: SecretSeed, deal: int, position: int, item: Field) -> Tensor:
         return prg.words(item.shape, item.bits)
     if item.sharing is Sharing.PLANES:
         return prg.planes(item.shape)
+    if item.sharing is Sharing.BYTES:
+        return prg.bytes(prod(item.shape)).reshape(item.shape)
     return prg.bytes(2 * prod(item.shape)).view(torch.int16).reshape(item.shape)
 
 
@@ -78,6 +80,8 @@ def _needed(correlation: Correlation, ref: Ref, last_use: dict[Ref, int]) -> boo
 
 
 def _combine(a: Tensor, b: Tensor, item: Field) -> Tensor:
+    if item.sharing is Sharing.BYTES:
+        return a + b
     if item.sharing is not Sharing.ADDITIVE:
         return a ^ b
     return a + b if item.bits == 64 else (a + b) & ((1 << item.bits) - 1)
@@ -87,6 +91,8 @@ def _correction(value: Tensor, held: Tensor, item: Field) -> Tensor:
     value = value.reshape(item.shape)
     if item.sharing is Sharing.ADDITIVE:
         return pack_words(value - held, item.bits)
+    if item.sharing is Sharing.BYTES:
+        return (value - held).reshape(-1)
     return (value ^ held).reshape(-1).contiguous().view(torch.uint8)
 
 
@@ -149,7 +155,7 @@ class Material:
             sent = self._sent[ref.deal, ref.position]
             if item.sharing is Sharing.ADDITIVE:
                 return unpack_words(sent, item.shape, item.bits)
-            if item.sharing is Sharing.PLANES:
+            if item.sharing in (Sharing.PLANES, Sharing.BYTES):
                 return sent.reshape(item.shape)
             return sent.clone().view(torch.int16).reshape(item.shape)
         return expand(self._seed, ref.deal, ref.position, item)

@@ -10,7 +10,7 @@ import torch
 
 from secformer_rt.graph.iterations import GoldschmidtSteps, InverseKind, Step, goldschmidt_steps, newton_steps
 from secformer_rt.graph.preset import Comparison, ExactSoftmax, Goldschmidt, LimitExponential, Seeded, TwoQuad
-from secformer_rt.protocols.activations import gelu, tanh
+from secformer_rt.protocols.activations import gelu, relu, sigmoid, tanh
 from secformer_rt.protocols.bits import arithmetic
 from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret
@@ -172,16 +172,75 @@ def test_limit_exponential(
     assert (3 * squarings + 3) * 8 * n < dealt <= (3 * squarings + 8) * 8 * n
 
 
-@pytest.mark.parametrize("name", ["exact", "secformer"])
-@pytest.mark.parametrize("shape", [(8,), (3, 5, 8)])
-def test_gelu_and_tanh(shape: tuple[int, ...], name: str) -> None:
-    chosen, n = preset(name), prod(shape)
-    plan = planned(lambda s, _: gelu(s[0], chosen.gelu, frac=12, bits=22), shape)
-    # x, the series, two comparisons of 6 chunks and two conversions, the factor.
-    series = 4 + (2 * 10 + 2) / 8
-    assert costs(plan)[:2] == (4, int((8 + series + 8) * n))
-    plan = planned(lambda s, _: tanh(s[0], chosen.tanh, frac=12, bits=22), shape)
-    assert costs(plan)[:2] == (3, int((8 + series) * n))
+def comparing(comparison: Comparison, cuts: int, n: int) -> tuple[int, int, int]:
+    """Rounds, bytes opened and bytes dealt for n values of 22 bits; bits are packed."""
+    planes = ceil(cuts * n / 8)
+    if comparison == "adder":
+        rounds, opened, dealt = adder_costs(22)
+        return rounds, opened * planes, dealt * planes
+    return 1, 10 * planes, 12 * n + ceil(n / 8) + 83 * planes
+
+
+@pytest.mark.parametrize("comparison", ["tables", "adder"])
+@pytest.mark.parametrize("frac", [26, 36])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gelu_and_tanh(shape: tuple[int, ...], frac: int, comparison: Comparison) -> None:
+    n = prod(shape)
+    # What a byte more is cut off with x costs: of x, and for its top bit in products with x.
+    more = 1 if frac == 36 else 0
+    rounds, opened, dealt = comparing(comparison, 2, n)
+    opened += ceil(2 * n / 8)
+    series = 14 + 16 + 28  # truncation, conversion, products with the bits
+    even = EvenSeries(protocol="even", period=32, cut=14, terms=20)
+    pieces = comparing(comparison, 3, n)
+    tanh_choice = preset("exact").tanh
+    expected = {
+        preset("exact").gelu: (3 + rounds, 20 * n + opened, (20 + 2 * more + series + 8 * 8) * n + dealt),
+        preset("secformer").gelu: (
+            3 + rounds,
+            20 * n + opened,
+            (20 + 2 * more + series + 16 * 7) * n + dealt,
+        ),
+        even: (1, 8 * n, (10 + more + 16 * 20) * n),
+        preset("mpcformer").gelu: (1, 8 * n, (20 + 2 * more) * n),
+        preset("puma").gelu: (
+            2 + pieces[0],
+            32 * n + pieces[1] + 3 * ceil(n / 8),
+            (20 + 52 + 27 + 24 + 64 + 4 * more) * n + pieces[2],
+        ),
+        preset("crypten").gelu: (
+            3 + rounds,
+            28 * n + opened,
+            (20 + 2 * more + series + 8 * 14 + 34 + 2 * more) * n + dealt,
+        ),
+    }
+    for choice, cost in expected.items():
+        plan = planned(
+            lambda s, _, choice=choice: gelu(
+                s[0], choice, tanh_choice, frac=12, bits=22, comparison=comparison
+            ),
+            shape,
+            frac=frac,
+        )
+        assert costs(plan) == cost, choice
+
+    plan = planned(
+        lambda s, _: tanh(s[0], tanh_choice, frac=12, bits=22, comparison=comparison), shape, frac=frac
+    )
+    cost = 2 + rounds, 12 * n + opened, (10 + more + series + 8 * 14) * n + dealt
+    assert costs(plan) == cost
+    # The half of x has a bit more: its top bit's share takes another byte for 12 + 8 k + 1 of them.
+    plan = planned(
+        lambda s, _: sigmoid(s[0], tanh_choice, frac=12, bits=22, comparison=comparison), shape, frac=frac
+    )
+    assert costs(plan) == (*cost[:2], cost[2] + more * n)
+    rounds, opened, dealt = comparing(comparison, 1, n)
+    plan = planned(lambda s, _: relu(s[0], frac=12, bits=22, comparison=comparison), shape, frac=frac)
+    assert costs(plan) == (
+        2 + rounds,
+        8 * n + opened + ceil(n / 8),
+        (10 + 8 + 10 + 2 * more) * n + dealt,
+    )
 
 
 @pytest.mark.parametrize("octaves", [1, 4, 10])

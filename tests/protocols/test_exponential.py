@@ -61,12 +61,13 @@ def test_the_largest_elements_are_those_at_the_maximum() -> None:
     assert float((got - (y * UNIT).exp()).abs().max()) < 2.0**-17
 
 
-def test_public_factors_are_exp_rounded() -> None:
+@pytest.mark.parametrize(("top", "bits"), [(1, 18), (2, 18), (4, 16)])
+def test_public_factors_are_exp_rounded(top: int, bits: int) -> None:
     low, frac = 10, 6
-    plain, wrapped = _factors(low, frac)
+    plain, wrapped = _factors(low, frac, top)
     x = torch.arange(1 << low, dtype=torch.float64) / 2**frac
-    for table, offset in ((plain, 1 - 16), (wrapped, 1)):
-        want = (x + offset).exp() * 2.0**18
+    for table, offset in ((plain, top - 16), (wrapped, top)):
+        want = (x + offset).exp() * 2.0**bits
         assert bool(((table - want).abs() <= 0.5 + want * 1e-14).all())
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secformer_rt.graph.iterations import goldschmidt_steps
+from secformer_rt.graph.iterations import goldschmidt_steps, newton_steps
 from secformer_rt.graph.preset import ExactSoftmax, TwoQuad
 from secformer_rt.protocols.activations import gelu, tanh
 from secformer_rt.protocols.bits import arithmetic
@@ -118,20 +118,27 @@ def chained(s: list[Secret], _: Model) -> Protocol[Any]:
     return (yield from truncate(z, 10))
 
 
-def functions(s: list[Secret], _: Model) -> Protocol[Any]:
-    chosen = preset("exact")
-    x = yield from gelu(s[0], chosen.gelu, chosen.tanh, frac=12, bits=22, comparison="tables")
-    return (yield from tanh(x, chosen.tanh, frac=12, bits=22, comparison="tables"))
+def functions(name: str) -> Build:
+    chosen = preset(name)
+    method = chosen.comparison
+
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        x = yield from gelu(s[0], chosen.gelu, chosen.tanh, frac=12, bits=22, comparison=method)
+        return (yield from tanh(x, chosen.tanh, frac=12, bits=22, comparison=method))
+
+    return build
 
 
-def attention(name: str) -> Build:
+def attention(name: str, reach: float = 512.0) -> Build:
     def build(s: list[Secret], _: Model) -> Protocol[Any]:
         scores = s[0].local(s[0].share.reshape(40, 1, 8, 8))
         values = s[0].local(s[0].share.reshape(40, 1, 8, 8))
         mask = s[0].local(s[0].share.reshape(-1)[:320].reshape(40, 8), 0)
         choice = preset(name).softmax
         if isinstance(choice, ExactSoftmax):
-            return exact_attend(scores, values, mask, choice, None, BITS)
+            method = preset(name).comparison
+            newtons = newton_steps(0.5, 16.0, "reciprocal", 1e-4, 24)
+            return exact_attend(scores, values, mask, choice, newtons, BITS, method, reach)
         assert isinstance(choice, TwoQuad)
         steps = goldschmidt_steps(1.0, 256.0, "reciprocal", 1e-4, 24)
         return two_quad_attend(scores, values, mask, choice, steps, (1.0, 256.0), BITS)
@@ -170,11 +177,17 @@ CASES: dict[str, tuple[Build, tuple[Parameter, ...]]] = {
     "comparison": (comparison, ()),
     "exponential": (exponentials, ()),
     "maximum": (maximum, ()),
-    "functions": (functions, ()),
+    "functions": (functions("exact"), ()),
+    "functions of puma": (functions("puma"), ()),
+    "functions of crypten": (functions("crypten"), ()),
     "exact attention": (attention("exact"), ()),
+    "histogram attention": (attention("exact", 20.0), ()),
+    "puma's attention": (attention("puma"), ()),
+    "crypten's attention": (attention("crypten"), ()),
     "2quad attention": (attention("secformer"), ()),
     "seeded norm": (norm("exact"), (GAIN,)),
     "goldschmidt norm": (norm("secformer"), (GAIN,)),
+    "newton norm": (norm("crypten"), (GAIN,)),
     "inverses": (inverses, ()),
     "matrices": (matrices, (MATRIX,)),
 }
