@@ -177,8 +177,15 @@ def _powers(x: Secret, opened: Opened, degrees: set[int]) -> Protocol[dict[int, 
     return powers
 
 
+def _misfit(degree: int, bound: float, advice: str) -> BadConfigError:
+    return BadConfigError(f"A polynomial of degree {degree} up to {bound:g} does not fit 64 bits: {advice}.")
+
+
 def _value(x: Opened, powers: dict[int, Secret], piece: tuple[float, ...], bound: float) -> Protocol[Form]:
     """A piece's polynomial as a form with 18 fraction bits, right for ``|x| <= bound``."""
+    advice = "give it a smaller piece or a lower degree, or lower fixed_point.range or fixed_point.function"
+    if reach(piece, bound) + RESULT_FRAC > LIMIT:
+        raise _misfit(len(piece) - 1, bound, advice)
     if len(piece) == 1:
         return Form(x.server, (Term(round(piece[0] * 2**RESULT_FRAC)),), RESULT_FRAC)
     room = RESULT_FRAC - x.frac
@@ -186,7 +193,6 @@ def _value(x: Opened, powers: dict[int, Secret], piece: tuple[float, ...], bound
     if len(piece) == 2 and slope.is_integer():
         return x.form.scaled(int(slope), room).plus(round(piece[0] * 2**RESULT_FRAC))
     terms = {k: (c, powers[k]) for k, c in enumerate(piece) if k and c}
-    advice = "give it a smaller piece or a lower degree, or lower fixed_point.range or fixed_point.function"
     return (yield from _opened_sum(terms, piece[0], bound, RESULT_FRAC, advice)).form
 
 
@@ -202,9 +208,7 @@ def _opened_sum(
     scale = LIMIT - max(0, reach(coefficients, bound))
     largest = max(bound**k * 2.0**power.frac for k, (_, power) in terms.items())
     if scale <= frac or largest > 2.0**POWER_LIMIT:
-        raise BadConfigError(
-            f"A polynomial of degree {max(terms)} up to {bound:g} does not fit 64 bits: {advice}."
-        )
+        raise _misfit(max(terms), bound, advice)
     value = yield from truncate(combine(terms.values(), constant, scale), frac)
     assert value.truncated is not None
     return value.truncated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil, log2, prod
 from typing import Any
 
@@ -9,7 +10,17 @@ import pytest
 import torch
 
 from secformer_rt.graph.iterations import GoldschmidtSteps, InverseKind, Step, goldschmidt_steps, newton_steps
-from secformer_rt.graph.preset import Comparison, ExactSoftmax, Goldschmidt, LimitExponential, Seeded, TwoQuad
+from secformer_rt.graph.preset import (
+    Comparison,
+    EvenSeries,
+    ExactSoftmax,
+    FourierErf,
+    Gelu,
+    Goldschmidt,
+    LimitExponential,
+    Seeded,
+    TwoQuad,
+)
 from secformer_rt.protocols.activations import gelu, relu, sigmoid, tanh
 from secformer_rt.protocols.bits import arithmetic
 from secformer_rt.protocols.comparison import less_than
@@ -26,6 +37,7 @@ from secformer_rt.protocols.softmax import exact_attend, exact_softmax, two_quad
 from secformer_rt.protocols.truncation import truncate, truncate_many
 from secformer_rt.scheduler.plan import Plan
 from tests.protocols.common import Build, Parameter, plan_words, preset
+from tests.protocols.test_adder import costs as adder_costs
 
 SHAPES = [(1,), (8,), (24, 2), (3, 5, 8)]
 BITS = preset("exact").fixed_point
@@ -185,62 +197,42 @@ def comparing(comparison: Comparison, cuts: int, n: int) -> tuple[int, int, int]
 @pytest.mark.parametrize("frac", [26, 36])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gelu_and_tanh(shape: tuple[int, ...], frac: int, comparison: Comparison) -> None:
-    n = prod(shape)
-    # What a byte more is cut off with x costs: of x, and for its top bit in products with x.
+    n, odd = prod(shape), preset("exact").tanh
+    # The bytes that cutting off ten bits more costs, for x and for its products.
     more = 1 if frac == 36 else 0
-    rounds, opened, dealt = comparing(comparison, 2, n)
-    opened += ceil(2 * n / 8)
-    series = 14 + 16 + 28  # truncation, conversion, products with the bits
-    even = EvenSeries(protocol="even", period=32, cut=14, terms=20)
-    pieces = comparing(comparison, 3, n)
-    tanh_choice = preset("exact").tanh
-    expected = {
-        preset("exact").gelu: (3 + rounds, 20 * n + opened, (20 + 2 * more + series + 8 * 8) * n + dealt),
-        preset("secformer").gelu: (
-            3 + rounds,
-            20 * n + opened,
-            (20 + 2 * more + series + 16 * 7) * n + dealt,
-        ),
-        even: (1, 8 * n, (10 + more + 16 * 20) * n),
-        preset("mpcformer").gelu: (1, 8 * n, (20 + 2 * more) * n),
-        preset("puma").gelu: (
-            2 + pieces[0],
-            32 * n + pieces[1] + 3 * ceil(n / 8),
-            (20 + 52 + 27 + 24 + 64 + 4 * more) * n + pieces[2],
-        ),
-        preset("crypten").gelu: (
-            3 + rounds,
-            28 * n + opened,
-            (20 + 2 * more + series + 8 * 14 + 34 + 2 * more) * n + dealt,
-        ),
-    }
-    for choice, cost in expected.items():
-        plan = planned(
-            lambda s, _, choice=choice: gelu(
-                s[0], choice, tanh_choice, frac=12, bits=22, comparison=comparison
-            ),
-            shape,
-            frac=frac,
-        )
-        assert costs(plan) == cost, choice
+    bits, one_cut, three_cuts = (comparing(comparison, cuts, n) for cuts in (2, 1, 3))
 
-    plan = planned(
-        lambda s, _: tanh(s[0], tanh_choice, frac=12, bits=22, comparison=comparison), shape, frac=frac
+    def of_gelu(choice: Gelu) -> tuple[int, int, int]:
+        def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+            return gelu(s[0], choice, odd, frac=12, bits=22, comparison=comparison)
+
+        return costs(planned(build, shape, frac=frac))
+
+    def of(function: Callable[..., Protocol[Secret]], *choice: FourierErf) -> tuple[int, int, int]:
+        def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+            return function(s[0], *choice, frac=12, bits=22, comparison=comparison)
+
+        return costs(planned(build, shape, frac=frac))
+
+    def saturating(beside: int, words: int, dealt: int) -> tuple[int, int, int]:
+        """With the comparison, its conversion, the series' truncation and the products with the bits."""
+        return beside + 1 + bits[0], words * n + bits[1] + ceil(2 * n / 8), (dealt + 58) * n + bits[2]
+
+    x = 10 + more  # dealt for its truncation, and as much for its product with a plain opening
+    assert of_gelu(preset("exact").gelu) == saturating(2, 20, 2 * x + 8 * 8)
+    assert of_gelu(preset("secformer").gelu) == saturating(2, 20, 2 * x + 16 * 7)
+    assert of_gelu(preset("crypten").gelu) == saturating(2, 28, 2 * x + 8 * 14 + 34 + 2 * more)
+    even = EvenSeries(protocol="even", period=32, cut=14, terms=20)
+    assert of_gelu(even) == (1, 8 * n, (x + 16 * 20) * n)
+    assert of_gelu(preset("mpcformer").gelu) == (1, 8 * n, 2 * x * n)
+    assert of_gelu(preset("puma").gelu) == (
+        2 + three_cuts[0],
+        32 * n + three_cuts[1] + 3 * ceil(n / 8),
+        (20 + 52 + 27 + 24 + 64 + 4 * more) * n + three_cuts[2],
     )
-    cost = 2 + rounds, 12 * n + opened, (10 + more + series + 8 * 14) * n + dealt
-    assert costs(plan) == cost
-    # The half of x has a bit more: its top bit's share takes another byte for 12 + 8 k + 1 of them.
-    plan = planned(
-        lambda s, _: sigmoid(s[0], tanh_choice, frac=12, bits=22, comparison=comparison), shape, frac=frac
-    )
-    assert costs(plan) == (*cost[:2], cost[2] + more * n)
-    rounds, opened, dealt = comparing(comparison, 1, n)
-    plan = planned(lambda s, _: relu(s[0], frac=12, bits=22, comparison=comparison), shape, frac=frac)
-    assert costs(plan) == (
-        2 + rounds,
-        8 * n + opened + ceil(n / 8),
-        (10 + 8 + 10 + 2 * more) * n + dealt,
-    )
+    assert of(tanh, odd) == saturating(1, 12, x + 8 * 14)
+    assert of(sigmoid, odd) == saturating(1, 12, x + more + 8 * 14)  # x / 2 has a bit more to cut off
+    assert of(relu) == (2 + one_cut[0], 8 * n + one_cut[1] + ceil(n / 8), (2 * x + 8) * n + one_cut[2])
 
 
 @pytest.mark.parametrize("octaves", [1, 4, 10])

@@ -92,6 +92,8 @@ def test_x_is_reduced_first(frac: int) -> None:
         (((0.0,), (0.0,) * 6 + (2.0**-40,)), (0.0,)),  # would be rounded to 0
         (((0.0,), (0.0,) * 6 + (1.0,), (1.0,)), (0.0, 6.0)),
         (((0.0,), (2.0**50, 1.0 / 3)), (0.0,)),
+        (((0.0,), (2.0**44,)), (0.0,)),
+        (((0.0,), (0.0, 2.0**36)), (0.0,)),
     ],
 )
 def test_a_piece_that_does_not_fit(pieces: tuple[tuple[float, ...], ...], cuts: tuple[float, ...]) -> None:

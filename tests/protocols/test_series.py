@@ -61,7 +61,7 @@ def test_the_noise_of_a_saturating_series(name: str, typical: float) -> None:
     choice = preset("exact").tanh if name == "tanh" else preset(name).gelu
     assert isinstance(choice, FourierErf)
 
-    def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+    def build(s: list[Secret], model: Model) -> Protocol[Secret]:
         _, opened = yield from open_for_series(s[0], choice.period, FRAC)
         return (yield from saturating_series(opened, choice, bits=BITS, comparison="tables"))
 
