@@ -18,7 +18,11 @@ RUN pip install --quiet /source
 
 FROM ${BASE}
 COPY --from=build /opt/secformer-rt /opt/secformer-rt
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin secformer
+# /certs is where the compose file's certs job puts what it makes: a new volume takes its owner from here.
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin secformer \
+    && for role in server0 server1 dealer model-owner data-owner; do \
+           install -d -m 700 -o 10001 "/certs/$role"; \
+       done
 # The root file system may be read-only: compiled kernels are kept in /tmp, which then is a tmpfs.
 ENV PATH=/opt/secformer-rt/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -82,6 +82,13 @@ class DesyncError(SecformerError):
     code = "desync"
 
 
+class BadCertificateError(SecformerError):
+    """A certificate or a private key is missing, broken, expired, or somebody else's."""
+
+    exit_code = 25
+    code = "bad-certificate"
+
+
 def error_for_exit_code(exit_code: int) -> type[SecformerError]:
     """The class whose exit code this is; the base class if there is none."""
     classes = {kind.exit_code: kind for kind in SecformerError.__subclasses__()}

@@ -18,6 +18,7 @@ from secformer_rt.cli import main
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
 from secformer_rt.clients.connection import Servers
 from secformer_rt.errors import (
+    BadCertificateError,
     BadCheckpointError,
     BadConfigError,
     BadInputError,
@@ -27,6 +28,7 @@ from secformer_rt.errors import (
     SecformerError,
     UnsupportedModelError,
 )
+from secformer_rt.transport.authority import make_all
 from tests.graph.checkpoints import tiny_config, tiny_state, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +55,21 @@ CASES: dict[str, tuple[list[str], type[SecformerError], str]] = {
         PeerUnreachableError,
         "server0 at .* could not be reached",
     ),
+    "no certificate": (
+        ["party", "dealer", "--config", "{bare}"],
+        BadCertificateError,
+        r"ca\.crt is missing: make it with `secformer-rt certs`",
+    ),
+    "other authority": (
+        ["infer", "hello", "--config", "{foreign}"],
+        BadCertificateError,
+        "The certificate of server0 at .* was not signed by the authority in this party's ca.crt",
+    ),
+    "no word on links": (
+        ["run", "--config", "{silent}"],
+        BadConfigError,
+        "does not say how links are protected: run `secformer-rt certs`",
+    ),
     "taken port": (["party", "dealer", "--config", "{cluster}"], PortInUseError, "is taken"),
     "no model": (
         ["infer", "hello", "--config", "{cluster}", "--model-id", "0" * 32],
@@ -70,7 +87,7 @@ def paths(
     tmp_path_factory: pytest.TempPathFactory, cluster: LocalCluster, servers: Servers
 ) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("cli")
-    names = ("no", "broken", "roberta", "adapter", "preset", "alone")
+    names = ("no", "broken", "roberta", "adapter", "preset", "alone", "bare", "foreign", "silent")
     found = {name: root / name for name in names} | {"cluster": cluster.config}
     found["preset"] = root / "preset.yaml"
     write_checkpoint(found["broken"], tiny_state(), tiny_config())
@@ -81,8 +98,12 @@ def paths(
     preset = yaml.safe_load((ROOT / "configs/presets/exact.yaml").read_text())
     preset["gelu"]["perod"] = 16.0
     found["preset"].write_text(yaml.safe_dump({**preset, "name": "mine"}))
-    alone = loopback_settings(timeouts={"connect_s": 0.5})
+    alone = loopback_settings(insecure=True, timeouts={"connect_s": 0.5})
     found["alone"].write_text(yaml.safe_dump(alone.model_dump(mode="json")))
+    make_all(root / "certs", {}, 1)
+    deployed = yaml.safe_load(cluster.config.read_text())
+    for name, tls in (("bare", {"directory": "no"}), ("foreign", {"directory": "certs"}), ("silent", None)):
+        found[name].write_text(yaml.safe_dump({**deployed, "tls": tls}))
     return found
 
 
@@ -133,6 +154,7 @@ def test_main_job_in_json(paths: dict[str, Path]) -> None:
     done = command("run", "--config", str(paths["cluster"]), *job, "--preset", "secformer", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    assert found["insecure"] is False
     assert found["rounds"] == found["planned_rounds"]
     assert found["fidelity"]["max_abs_error_vs_oracle"] < 2e-2
     payload = {link: n["payload"] for link, n in found["bytes"].items() if link != "planned_payload"}

@@ -1,4 +1,4 @@
-"""Every configuration that comes with the project can be read."""
+"""Configurations: those that come with the project can be read, and wrong ones are refused in a sentence."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import load_preset
-from secformer_rt.parties.settings import Settings, load_settings
+from secformer_rt.parties.settings import ROLES, Settings, load_settings
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -16,7 +17,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_deployment_is_valid(path: Path) -> None:
     settings = load_settings(path)
-    assert settings.insecure  # until links can be encrypted, no party starts without it
+    assert settings.encryption() is not None
+    assert not settings.insecure
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("presets/*.yaml")), ids=lambda path: path.name)
@@ -30,3 +32,47 @@ def test_local_deployment_shows_every_key() -> None:
     every = Settings.model_validate(given).model_dump(mode="json")
     assert set(given) == set(every)
     assert set(given["timeouts"]) == set(every["timeouts"])
+
+
+ENDPOINTS = {role: {"bind": "127.0.0.1:7100", "address": "127.0.0.1:7100"} for role in ROLES}
+PIN = "AB:" * 31 + "AB"
+
+
+def written(directory: Path, **settings: object) -> Path:
+    path = directory / "deployment.yaml"
+    path.write_text(yaml.safe_dump({**ENDPOINTS, **settings}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "does not say how links are protected: run `secformer-rt certs` and set tls: .* insecure: true"),
+        (
+            {"insecure": True, "tls": {"directory": "certs"}},
+            "tls and insecure exclude each other",
+        ),
+        ({"tls": {}}, r"tls\.directory: field required"),
+        ({"tls": {"directory": "certs", "ca": "ca.crt"}}, r"tls\.ca: extra"),
+        ({"tls": {"directory": "certs", "pins": {"mallory": PIN}}}, "there is no role 'mallory'"),
+        ({"tls": {"directory": "certs", "pins": {"dealer": "ab"}}}, "the pin of dealer is no SHA-256"),
+    ],
+)
+def test_links_are_protected_in_one_way(tmp_path: Path, settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(BadConfigError, match=sentence) as caught:
+        load_settings(written(tmp_path, **settings))
+    assert str(caught.value).endswith(".")
+
+
+def test_certificates_are_looked_for_beside_the_file(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, tls={"directory": "certs", "pins": {"dealer": PIN}}))
+    assert settings.tls is not None
+    assert settings.tls.directory == tmp_path / "certs"
+    assert settings.tls.pins == {"dealer": "ab" * 32}
+    absolute = load_settings(written(tmp_path, tls={"directory": "/etc/certs"}))
+    assert absolute.tls is not None
+    assert absolute.tls.directory == Path("/etc/certs")
+
+
+def test_plain_text_must_be_asked_for(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path, insecure=True)).encryption() is None

@@ -23,16 +23,17 @@ from secformer_rt.clients.cluster import LocalCluster, loopback_settings
 from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.data_owner import DataOwner, describe
 from secformer_rt.errors import (
+    BadCertificateError,
     DesyncError,
     MismatchError,
     PeerLostError,
     SecformerError,
 )
 from secformer_rt.parties import manifest as manifests
+from secformer_rt.parties.access import Access
 from secformer_rt.parties.manifest import Request, make_hello
-from secformer_rt.parties.settings import Role, load_settings
+from secformer_rt.parties.settings import ROLES, Role, load_settings
 from secformer_rt.transport import wire_pb2
-from secformer_rt.transport.channel import open_channel, wait_ready
 from secformer_rt.transport.grpc_link import SERVICE, connect
 from tests.clients.deployment import Small, padded_batch, small_model, until_reconnected
 
@@ -98,9 +99,9 @@ def recover(cluster: LocalCluster, role: Role, servers: Servers, model: Small) -
     pids = cluster.pids
     assert all(psutil.pid_exists(pid) for other, pid in pids.items() if other != role)
     cluster.start(role)
-    address = cluster.settings.endpoint(role).address
-    with open_channel(address) as channel:
-        wait_ready(channel, role, address, SOON_S)
+    access = Access(cluster.settings, "data-owner")
+    with access.open(role) as channel:
+        access.wait(channel, role, SOON_S)
     servers.wait_ready()
     until_reconnected(lambda: model.check(servers, model.provision(servers).model_id))
     assert {other: pid for other, pid in cluster.pids.items() if other != role} == {
@@ -204,10 +205,15 @@ def test_disagreements(
     with fails(MismatchError, "server[01] holds no model 0{32}: provision it again"):
         model.owner(servers, "0" * 32).infer(batch)
     with (
-        fails(MismatchError, "data-owner was expected, but the peer says that it is 'stranger'"),
-        servers.call("Infer", "stranger", "infer", short, model.manifest) as (links, _),
+        fails(MismatchError, "takes the call Infer from data-owner only, not from 'model-owner'"),
+        servers.call("Infer", "model-owner", "infer", short, model.manifest) as (links, _),
     ):
         links[0].receive(0, 8)
+    with (
+        fails(MismatchError, "takes the call Provision from model-owner only, not from 'data-owner'"),
+        servers.call("Provision", "data-owner", "provision", b"{}", model.manifest),
+    ):
+        pass
     with (
         fails(DesyncError, "A run id has 16 bytes, and not 3"),
         servers.call("Infer", "data-owner", "infer", short, model.manifest, run_id=b"abc"),
@@ -230,10 +236,10 @@ def test_servers_are_told_different_things(harmed: LocalCluster, model: Small) -
     """A client cannot make them share two models under one id."""
     run_id = os.urandom(16)
     renamed = model.manifest.model_copy(update={"model": "another"})
-    settings = harmed.settings
+    owner = Access(harmed.settings, "model-owner")
     with (
-        open_channel(settings.server0.address) as first,
-        open_channel(settings.server1.address) as second,
+        owner.open("server0") as first,
+        owner.open("server1") as second,
         fails(MismatchError, "server[01] stopped the run: .*the manifest digest"),
         connect(first, "Provision", role="model-owner", peer="server0") as a,
         connect(second, "Provision", role="model-owner", peer="server1") as b,
@@ -248,13 +254,21 @@ def test_servers_are_told_different_things(harmed: LocalCluster, model: Small) -
 
 def test_strangers_and_garbage(harmed: LocalCluster, servers: Servers, model: Small, model_id: str) -> None:
     settings = harmed.settings
-    with open_channel(settings.dealer.address) as channel:
-        with (
-            fails(MismatchError, "The dealer serves server0 and server1 only, not 'data-owner'"),
-            connect(channel, "Supply", role="data-owner", peer="dealer") as link,
+    with Access(settings, "data-owner").open("dealer") as channel:
+        for role, error, words in (
+            ("data-owner", MismatchError, "Supply from server0 and server1 only, not from 'data-owner'"),
+            (
+                "server0",
+                BadCertificateError,
+                "says that it is 'server0', and its certificate is that of",
+            ),
         ):
-            link.send_hello(make_hello("data-owner", os.urandom(16), "infer"))
-            link.receive_hello()
+            with (
+                fails(error, words),
+                connect(channel, "Supply", role=role, peer="dealer") as link,
+            ):
+                link.send_hello(make_hello(role, os.urandom(16), "infer"))
+                link.receive_hello()
         with (
             fails(MismatchError, "the peer does not offer this call"),
             connect(channel, "Infer", role="data-owner", peer="dealer") as link,
@@ -265,12 +279,12 @@ def test_strangers_and_garbage(harmed: LocalCluster, servers: Servers, model: Sm
             connect(channel, "Supply", role="server0", peer="dealer") as link,
         ):
             link.receive_hello()  # who says nothing is sent away
-    for role in ("dealer", "server0", "server1"):
-        host, port = settings.endpoint(role).address.split(":")  # type: ignore[arg-type]
+    for party in ROLES:
+        host, port = settings.endpoint(party).address.split(":")
         with socket.create_connection((host, int(port))) as raw:
             raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(4096))
-        rpc = "Supply" if role == "dealer" else "Infer"
-        with open_channel(f"{host}:{port}") as channel:
+        rpc = "Supply" if party == "dealer" else "Infer"
+        with Access(settings, "data-owner").open(party) as channel:
             frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
             frames.put(os.urandom(500))
             call = channel.stream_stream(f"/{SERVICE}/{rpc}")(iter(frames.get, b""), timeout=SOON_S)

@@ -11,6 +11,7 @@ import typer
 from secformer_rt.cli.ask import infer, provision
 from secformer_rt.cli.bench import bench
 from secformer_rt.cli.calibrate import calibrate
+from secformer_rt.cli.certs import certs
 from secformer_rt.cli.options import presets_directory
 from secformer_rt.cli.party import health, party
 from secformer_rt.cli.plan import plan
@@ -24,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for command in (run, party, health, provision, infer, calibrate, plan):
     app.command()(command)
 app.add_typer(bench, name="bench")
+app.add_typer(certs, name="certs")
 
 
 def main() -> NoReturn:

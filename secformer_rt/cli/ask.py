@@ -39,16 +39,17 @@ def provision(
     as_json: AsJson = False,
 ) -> None:
     """Share a checkpoint with a running deployment, and print the model's id."""
-    settings = deployment(config)
+    settings = deployment(config, "model-owner")
     chosen, kind = load_preset(preset, presets_directory()), embedding_kind(embedding)
     ranges = None if calibration is None else Calibration.load(calibration)
     job = checkpoint_job(checkpoint, ())
-    with progress(quiet=as_json) as on_progress, Servers(settings) as servers:
+    with progress(quiet=as_json) as on_progress, Servers(settings, ["model-owner"]) as servers:
         servers.wait_ready()
         manifest = describe_job(job, chosen, kind, on_progress, ranges)
         model = provision_model(servers, manifest, job.parameters, on_progress)
     if as_json:
-        print_json({"model_id": model.model_id, "model": manifest.model, "seconds": model.seconds})
+        found = {"model_id": model.model_id, "model": manifest.model, "seconds": model.seconds}
+        print_json({**found, "insecure": settings.insecure})
     else:
         sys.stdout.write(f"{model.model_id}\n")
 
@@ -61,11 +62,11 @@ def infer(
     as_json: AsJson = False,
 ) -> None:
     """Ask a provisioned model: embeddings and their cosines, or the probabilities of labels."""
-    settings = deployment(config)
-    with progress(quiet=as_json) as on_progress, Servers(settings) as servers:
+    settings = deployment(config, "data-owner")
+    with progress(quiet=as_json) as on_progress, Servers(settings, ["data-owner"]) as servers:
         servers.wait_ready()
         asked = ask(servers, texts, model_id, checkpoint, on_progress)
     if as_json:
-        print_json(asked_summary(asked))
+        print_json({**asked_summary(asked), "insecure": settings.insecure})
     else:
         print_asked(asked, Console())

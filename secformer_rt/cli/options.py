@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -14,7 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from secformer_rt.clients.connection import OnProgress, ignore_progress
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.bert import Embedding
+from secformer_rt.parties.access import Access
 from secformer_rt.parties.settings import ROLES, Role, Settings, load_settings
+from secformer_rt.scheduler.network import CUSTOM, Network, custom_network, find_network
 
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="server0, server1 or dealer")]
 Config = Annotated[Path, typer.Option(help="The deployment's YAML file, the same for all parties.")]
@@ -27,6 +30,8 @@ Synthetic = Annotated[str | None, typer.Option(help="bert-tiny, bert-base or ber
 Tokens = Annotated[int, typer.Option(min=1, help="With --synthetic: tokens of each text.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Texts of one request.")]
 EmbeddingOption = Annotated[str, typer.Option(help="private, or public-tables.")]
+RoundTrip = Annotated[float | None, typer.Option(help="Round trip of a network of your own.")]
+Rate = Annotated[float | None, typer.Option(help="Its rate in each direction, Mbit/s.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -51,11 +56,25 @@ def embedding_kind(name: str) -> Embedding:
     return cast(Embedding, name)
 
 
-def deployment(config: Path) -> Settings:
-    """A deployment that this client may talk to: in plain text only if its configuration says so."""
+def chosen_networks(names: Sequence[str], rtt_ms: float | None, mbit: float | None) -> list[Network]:
+    """Those named, each name once or several with commas; and one's own, wherever it has been described."""
+    own = [] if rtt_ms is None and mbit is None else [custom_network(rtt_ms, mbit)]
+    split = dict.fromkeys(part for name in names for word in name.split(",") if (part := word.strip()))
+    if CUSTOM in split and not own:
+        raise BadConfigError("Network profile 'custom' needs --rtt-ms, --mbit or both.")
+    return [find_network(name) for name in split if name != CUSTOM] + own
+
+
+def deployment(config: Path, *roles: str) -> Settings:
+    """A deployment that this client talks to, after a look at the certificates of the roles that it takes.
+
+    Raises:
+        BadConfigError: the configuration is wrong, or does not say how links are protected.
+        BadCertificateError: a certificate is missing or of no use.
+    """
     settings = load_settings(config)
-    if not settings.insecure:
-        raise BadConfigError("Links are not encrypted yet: set insecure: true, on a network you trust only.")
+    for role in roles:  # now, rather than after minutes of work
+        Access(settings, role)
     return settings
 
 

@@ -10,9 +10,11 @@ import typer
 from secformer_rt.cli.options import Config, RoleArgument, deployment, party_role
 from secformer_rt.clients.cluster import ERROR_PREFIX
 from secformer_rt.errors import PeerUnreachableError
+from secformer_rt.parties.access import Access
 from secformer_rt.parties.process import run_party
-from secformer_rt.parties.settings import load_settings
-from secformer_rt.transport.channel import READY, open_channel, wait_ready
+from secformer_rt.parties.settings import Settings, load_settings
+from secformer_rt.transport.certificates import HOLDERS
+from secformer_rt.transport.channel import READY
 
 HEALTH_S = 3.0  # that a health check may take
 
@@ -31,12 +33,22 @@ def health(
     config: Config,
     ready: Annotated[bool, typer.Option("--ready", help="Ask whether it can take a run.")] = False,
 ) -> None:
-    """Exit with 0 if a party is alive, else with 1."""
-    name, settings = party_role(role), deployment(config)
-    address = settings.endpoint(name).address
-    with open_channel(address) as channel:
+    """Exit with 0 if a party is alive, else with 1, or with 25 where a certificate is to blame."""
+    name = party_role(role)
+    settings = deployment(config)
+    access = Access(settings, _asking(settings, name))
+    with access.open(name) as channel:
         try:
-            wait_ready(channel, name, address, HEALTH_S, service=READY if ready else "")
+            access.wait(channel, name, HEALTH_S, service=READY if ready else "")
         except PeerUnreachableError as error:
             sys.stderr.write(f"{ERROR_PREFIX}{error}\n")
             raise typer.Exit(1) from error
+
+
+def _asking(settings: Settings, role: str) -> str:
+    """Whose certificate there is on this machine: the asked party's own, or else any."""
+    if settings.tls is not None:
+        for holder in (role, *HOLDERS):
+            if (settings.tls.directory / f"{holder}.key").is_file():
+                return holder
+    return role

@@ -15,7 +15,10 @@ from secformer_rt.cli.options import (
     Checkpoint,
     EmbeddingOption,
     PresetOption,
+    Rate,
+    RoundTrip,
     Synthetic,
+    chosen_networks,
     embedding_kind,
     presets_directory,
     print_json,
@@ -26,7 +29,7 @@ from secformer_rt.clients.plan_show import show_comparison, show_plan
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import Preset, load_preset
 from secformer_rt.graph.ranges import Calibration
-from secformer_rt.scheduler.network import CUSTOM, NETWORKS, Network, custom_network, find_network
+from secformer_rt.scheduler.network import NETWORKS
 from secformer_rt.scheduler.predict import Machine
 
 Compare = Annotated[
@@ -38,8 +41,6 @@ Profiles = Annotated[
     list[str] | None,
     typer.Option("--profile", help=f"A network, repeatable; all by default: {', '.join(NETWORKS)}."),
 ]
-RoundTrip = Annotated[float | None, typer.Option(help="Round trip of a network of your own.")]
-Rate = Annotated[float | None, typer.Option(help="Its rate in each direction, Mbit/s.")]
 MachineFile = Annotated[
     Path | None, typer.Option("--machine", help="A YAML file of computing rates, instead of those measured.")
 ]
@@ -63,7 +64,7 @@ def plan(
 ) -> None:
     """Rounds, bytes, memory and predicted seconds of one inference, without running it."""
     presets, kind = _presets(preset, compare), embedding_kind(embedding)
-    networks = _networks(profile or [], rtt_ms, mbit)
+    networks = chosen_networks(profile or list(NETWORKS), rtt_ms, mbit)
     rates = Machine() if machine is None else Machine.load(machine)
     if calibration is not None and compare is not None:
         raise BadConfigError("A calibration serves one preset: give --calibration or --compare, not both.")
@@ -95,12 +96,3 @@ def _presets(preset: str, compare: str | None) -> list[Preset]:
     if not names:
         raise BadConfigError("There is nothing to compare: name presets, as in --compare exact,secformer.")
     return [load_preset(name, directory) for name in names]
-
-
-def _networks(profiles: list[str], rtt_ms: float | None, mbit: float | None) -> list[Network]:
-    """Those named, or all; and one's own, wherever it has been described."""
-    own = [] if rtt_ms is None and mbit is None else [custom_network(rtt_ms, mbit)]
-    names = list(dict.fromkeys(profiles or NETWORKS))
-    if CUSTOM in names and not own:
-        raise BadConfigError("Network profile 'custom' needs --rtt-ms, --mbit or both.")
-    return [find_network(name) for name in names if name != CUSTOM] + own

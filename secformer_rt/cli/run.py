@@ -27,6 +27,7 @@ from secformer_rt.clients.main_job import checkpoint_job, run_job, run_job_on, s
 from secformer_rt.clients.show import show
 from secformer_rt.graph.preset import load_preset
 from secformer_rt.graph.ranges import Calibration
+from secformer_rt.parties.server import CLIENTS
 
 
 def run(
@@ -44,7 +45,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Start three parties here, ask them, and hold the answer against the plaintext model."""
-    settings = None if config is None else deployment(config)
+    settings = None if config is None else deployment(config, *CLIENTS)
     chosen, kind = load_preset(preset, presets_directory()), embedding_kind(embedding)
     ranges = None if calibration is None else Calibration.load(calibration)
     if synthetic:

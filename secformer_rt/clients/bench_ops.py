@@ -158,7 +158,7 @@ def bench_ops(
     """
     settings = settings or loopback_settings()
     found: list[Measurement] = []
-    with LocalCluster(settings, log) as cluster, cluster.watched(), Servers(settings) as servers:
+    with LocalCluster(settings, log) as cluster, cluster.watched(), Servers(cluster.settings) as servers:
         servers.wait_ready(_checker(cluster))
         for number, case in enumerate(cases):
             on_progress(str(case), number, len(cases))

@@ -19,9 +19,11 @@ from typing import IO, Self
 import yaml
 
 from secformer_rt.errors import PeerLostError, SecformerError, error_for_exit_code
-from secformer_rt.parties.settings import ROLES, Role, Settings
+from secformer_rt.parties.settings import ROLES, Role, Settings, Tls
+from secformer_rt.transport.authority import make_all
 
 STOP_S = 5.0
+CERTIFICATE_DAYS = 7  # of a local cluster
 ERROR_PREFIX = "error: "
 
 
@@ -35,12 +37,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def loopback_settings(**overrides: object) -> Settings:
-    """A deployment on free ports of the loopback interface, in plain text."""
+    """A deployment on free ports of the loopback interface; its `LocalCluster` adds certificates."""
     endpoints = {
         role: {"bind": f"127.0.0.1:{port}", "address": f"127.0.0.1:{port}"}
         for role, port in zip(ROLES, free_ports(len(ROLES)), strict=True)
     }
-    return Settings.model_validate({**endpoints, "insecure": True, **overrides})
+    return Settings.model_validate({**endpoints, **overrides})
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +57,8 @@ class _Member:
 class LocalCluster:
     """Dealer, server 0 and server 1 as child processes; a context manager that leaves none behind.
 
-    The children watch their standard input, so they end even if this process is killed.
+    The children watch their standard input, so they end even if this process is killed. Unless the
+    settings say how links are protected, certificates are made that live as long as the cluster.
     """
 
     settings: Settings
@@ -66,6 +69,10 @@ class LocalCluster:
 
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="secformer-rt-")
+        if self.settings.tls is None and not self.settings.insecure:
+            certificates = Path(self._directory.name) / "certs"
+            make_all(certificates, {}, CERTIFICATE_DAYS)
+            self.settings = self.settings.model_copy(update={"tls": Tls(directory=certificates)})
         self.config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json")), encoding="utf-8")
         try:
             for role in ("dealer", "server0", "server1"):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from secformer_rt.errors import DesyncError
+from secformer_rt.parties.access import Access
 from secformer_rt.parties.dealer import SERVERS
 from secformer_rt.parties.manifest import Manifest, Purpose, compare, make_hello
 from secformer_rt.parties.report import PartyReport, Progress
+from secformer_rt.parties.server import CLIENTS
 from secformer_rt.parties.settings import Settings
 from secformer_rt.transport import wire_pb2
-from secformer_rt.transport.channel import READY, open_channel, wait_ready
+from secformer_rt.transport.channel import READY
 from secformer_rt.transport.grpc_link import connect
 from secformer_rt.transport.link import Link
 
@@ -28,12 +30,19 @@ def ignore_progress(phase: str, done: int, total: int) -> None:
 
 
 class Servers:
-    """Channels to both compute servers; use it as a context manager."""
+    """Channels to both compute servers for each role that this client has; use it as a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, roles: Sequence[str] = CLIENTS) -> None:
+        """Read the certificates; channels connect when they are used.
+
+        Raises:
+            BadCertificateError: a role's certificate is missing or of no use.
+        """
         self._settings = settings
-        self._addresses = (settings.server0.address, settings.server1.address)
-        self._channels = tuple(open_channel(address) for address in self._addresses)
+        self._access = {role: Access(settings, role) for role in roles}
+        self._channels = {
+            role: tuple(access.open(server) for server in SERVERS) for role, access in self._access.items()
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -44,19 +53,22 @@ class Servers:
         self.close()
 
     def close(self) -> None:
-        """Close both channels."""
-        for channel in self._channels:
-            channel.close()
+        """Close all channels."""
+        for channels in self._channels.values():
+            for channel in channels:
+                channel.close()
 
     def wait_ready(self, on_wait: OnWait | None = None) -> None:
         """Wait until both servers can take a run.
 
         Raises:
             PeerUnreachableError: one cannot within ``connect_s``.
+            BadCertificateError: a server refuses this client's certificate, or shows a wrong one.
         """
-        for role, address, channel in zip(SERVERS, self._addresses, self._channels, strict=True):
-            notice = partial(on_wait, role) if on_wait else None
-            wait_ready(channel, role, address, self._settings.timeouts.connect_s, notice, service=READY)
+        for role, access in self._access.items():
+            for server, channel in zip(SERVERS, self._channels[role], strict=True):
+                notice = partial(on_wait, server) if on_wait else None
+                access.wait(channel, server, on_wait=notice, service=READY)
 
     @contextmanager
     def call(
@@ -96,7 +108,7 @@ class Servers:
 
     def _open(self, stack: ExitStack, index: int, rpc: str, role: str) -> Link:
         wait_s = self._settings.timeouts.progress_s
-        link = connect(self._channels[index], rpc, role=role, peer=SERVERS[index], timeout_s=wait_s)
+        link = connect(self._channels[role][index], rpc, role=role, peer=SERVERS[index], timeout_s=wait_s)
         stack.callback(link.close)
         return link
 

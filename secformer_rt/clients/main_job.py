@@ -143,7 +143,7 @@ def run_job(
 
         # The parties start up while this process calibrates.
         manifest = describe_job(job, preset, embedding, on_progress, calibration)
-        model, answers = _ask(job, manifest, settings, on_progress, check)
+        model, answers = _ask(job, manifest, cluster.settings, on_progress, check)
     return _compare(job, manifest, model, answers, settings.insecure, began, on_progress)
 
 

@@ -54,7 +54,8 @@ def check_ranges(manifest: Manifest) -> None:
             limit, advice = float(1 << preset.fixed_point.range), "raise fixed_point.range"
         if reached >= limit:
             raise OutOfRangeError(
-                f"{node} reaches {reached:g}, and preset {preset.name!r} serves less than {limit:g}: {advice}."
+                f"{node} reaches {reached:g}, and preset {preset.name!r} serves less than {limit:g}:"
+                f" {advice}."
             )
 
 

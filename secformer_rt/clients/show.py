@@ -43,6 +43,8 @@ def show(outcome: Outcome, console: Console) -> None:
         console.print(
             "[bold yellow]Links are in plain text:[/bold yellow] keep them on the loopback interface."
         )
+    else:
+        console.print("Links are encrypted, and both ends of each have shown certificates.")
 
 
 def _labels(outcome: Outcome) -> Table:

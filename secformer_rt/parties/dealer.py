@@ -10,12 +10,13 @@ from torch import Tensor
 
 from secformer_rt.errors import MismatchError
 from secformer_rt.graph.ir import Shape
+from secformer_rt.parties.admission import admit
 from secformer_rt.parties.heartbeat import heartbeat
 from secformer_rt.parties.manifest import Manifest, Request, check_run_id, compare, json_of, make_hello, parse
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Rendezvous, Visit
 from secformer_rt.parties.report import PartyReport
-from secformer_rt.parties.settings import Settings
+from secformer_rt.parties.settings import Role, Settings
 from secformer_rt.ring.buffers import as_bytes
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.scheduler.randomness import corrections, parameter_mask
@@ -23,7 +24,7 @@ from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.server import Caller, Handler
 
-SERVERS = ("server0", "server1")
+SERVERS: tuple[Role, Role] = ("server0", "server1")
 BLOCK = 4 << 20  # bytes of corrections in one message
 
 
@@ -61,9 +62,7 @@ class Dealer:
 
     def _supply(self, link: Link, caller: Caller) -> None:
         hello = link.receive_hello(self._settings.timeouts.handshake_s)
-        if hello.role not in SERVERS:
-            raise MismatchError(f"The dealer serves server0 and server1 only, not {hello.role!r}.")
-        link.peer = hello.role
+        link.peer = admit(caller, hello, "dealer", *SERVERS)
         check_run_id(hello)
         description = json_of(link.receive_control(wire_pb2.Manifest))
         with self._lock:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from secformer_rt.errors import MismatchError, PeerLostError
+from secformer_rt.parties.admission import admit
 from secformer_rt.parties.dealer import receive_corrections
 from secformer_rt.parties.heartbeat import heartbeat
 from secformer_rt.parties.manifest import (
@@ -75,11 +76,11 @@ class ComputeServer:
     def _visit(self, link: Link, caller: Caller) -> None:
         """The peer's stream for a run waits here until the client's request for that run takes it."""
         hello = link.receive_hello(self._around.settings.timeouts.handshake_s)
-        link.peer = self._around.peer_role
+        link.peer = admit(caller, hello, self._around.role, self._around.peer_role)
         self._around.visits.offer(Visit(link, hello), self._around.settings.timeouts.progress_s)
 
     def _provision(self, client: Link, caller: Caller) -> None:
-        hello, description = self._greet(client)
+        hello, description = self._greet(client, caller, "model-owner")
         manifest = parse(Manifest, description, client.peer)
         mine = self._agree(client, hello, "provision", manifest, "model-owner")
         with open_session(self._around, client, mine, description) as session, torch.inference_mode():
@@ -93,10 +94,11 @@ class ComputeServer:
             self._report(session, PartyReport.of(self._around.role, _traffic(session, self._around)))
 
     def _infer(self, client: Link, caller: Caller) -> None:
-        hello, description = self._greet(client)
+        hello, description = self._greet(client, caller, *CLIENTS)
         if hello.purpose == "describe":
             self._describe(client)
             return
+        admit(caller, hello, self._around.role, "data-owner")
         request = parse(Request, description, client.peer)
         provisioned = self._models.get(request.model_id)
         if provisioned is None:
@@ -107,11 +109,10 @@ class ComputeServer:
         with open_session(self._around, client, mine, description) as session, torch.inference_mode():
             self._run(session, lowering, plan, provisioned.model)
 
-    def _greet(self, client: Link) -> tuple[wire_pb2.Hello, bytes]:
+    def _greet(self, client: Link, caller: Caller, *roles: str) -> tuple[wire_pb2.Hello, bytes]:
         hello = client.receive_hello(self._around.settings.timeouts.handshake_s)
+        client.peer = admit(caller, hello, self._around.role, *roles)
         check_run_id(hello)
-        if hello.role in CLIENTS:
-            client.peer = hello.role
         return hello, json_of(client.receive_control(wire_pb2.Manifest))
 
     def _agree(

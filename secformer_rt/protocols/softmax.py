@@ -166,9 +166,9 @@ def exact_attend(
 ) -> Protocol[Secret]:
     """Softmax with maximum and exponential, times the values; normalised after the product.
 
-    ``(exp(s - m) V) / sum exp(s - m)``: the reciprocal runs beside the matrix product. m is the row's maximum,
-    or near it by a histogram (see :func:`_near_maximum`); it and the difference live in a ring as wide
-    as the scores' range, 24 bits with 12 fraction bits. Scores of padding are lowered.
+    ``(exp(s - m) V) / sum exp(s - m)``: the reciprocal runs beside the matrix product. m is the row's
+    maximum, or near it by a histogram (see :func:`_near_maximum`); it and the difference live in a ring as
+    wide as the scores' range, 24 bits with 12 fraction bits. Scores of padding are lowered.
 
     Args:
         scores: (B, H, T, T), below 2^9 in absolute value.

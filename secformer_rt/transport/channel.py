@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2
 
-from secformer_rt.errors import BadConfigError, PeerUnreachableError
+from secformer_rt.errors import BadConfigError, PeerUnreachableError, SecformerError
 from secformer_rt.transport.frames import CHUNK_BYTES
 
 MAX_MESSAGE_BYTES: Final = CHUNK_BYTES + (64 << 10)
@@ -42,6 +42,8 @@ CHANNEL_OPTIONS: Final = (
 SERVER_OPTIONS: Final = (
     *_COMMON_OPTIONS,
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # On a busy machine pings come late and then close together: that is no reason to cut a run off.
+    ("grpc.http2.max_ping_strikes", 0),
     # A second process on the same port must fail, not share it.
     ("grpc.so_reuseport", 0),
 )
@@ -105,6 +107,7 @@ def wait_ready(
     on_wait: Callable[[float, str], None] | None = None,
     *,
     service: str = "",
+    diagnose: Callable[[], SecformerError | None] | None = None,
 ) -> None:
     """Wait until a peer answers its health check.
 
@@ -115,9 +118,11 @@ def wait_ready(
         timeout_s: How long to try.
         on_wait: Called after every failed attempt with the seconds waited so far and the reason.
         service: The health service to ask for: empty for alive, `READY` for able to take a run.
+        diagnose: Asked when somebody listens but the connection fails: what it finds, waiting does not mend.
 
     Raises:
         PeerUnreachableError: The peer has not answered in time.
+        SecformerError: What `diagnose` has found.
     """
     check = channel.unary_unary(
         _CHECK,
@@ -135,6 +140,8 @@ def wait_ready(
             reason = "it answers, but is not ready yet"
         except grpc.RpcError as error:
             reason = _reason(error)
+            if diagnose is not None and _is_about_connecting(error, reason) and (found := diagnose()):
+                raise found from None
         elapsed_s = time.monotonic() - started_at
         if elapsed_s >= timeout_s:
             raise PeerUnreachableError(
@@ -144,6 +151,12 @@ def wait_ready(
         if on_wait is not None:
             on_wait(elapsed_s, reason)
         time.sleep(min(_POLL_S, timeout_s - elapsed_s))
+
+
+def _is_about_connecting(error: grpc.RpcError, reason: str) -> bool:
+    """Whether somebody listens, but no connection comes about."""
+    unavailable = isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+    return unavailable and "refused" not in reason
 
 
 def _reason(error: grpc.RpcError) -> str:

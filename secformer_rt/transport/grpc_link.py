@@ -8,6 +8,7 @@ from typing import Final
 import grpc
 
 from secformer_rt.errors import (
+    BadCertificateError,
     BadConfigError,
     DesyncError,
     MismatchError,
@@ -35,6 +36,8 @@ _REASONS: Final[dict[grpc.StatusCode, tuple[str, type[SecformerError]]]] = {
         PeerUnreachableError,
     ),
 }
+_NO_TLS: Final = ("TLS failed; `secformer-rt health` says why.", BadCertificateError)
+_TLS_SIGNS: Final = ("SSL_ERROR_SSL", "Verification Check failed")
 _OVERSIZE: Final = ("a frame was larger than the protocol allows.", DesyncError)
 
 
@@ -90,9 +93,11 @@ class ListenerStream:
 
 
 def _explain(code: grpc.StatusCode, details: str) -> StreamBroken:
-    # The core uses one code for two things and tells them apart only in words.
+    # The core uses one code for several things and tells them apart only in words.
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return StreamBroken(*_OVERSIZE)
+    if code is grpc.StatusCode.UNAVAILABLE and any(sign in details for sign in _TLS_SIGNS):
+        return StreamBroken(*_NO_TLS)
     return StreamBroken(*_REASONS.get(code, (f"gRPC says {code.name}.", PeerLostError)))
 
 

@@ -19,6 +19,7 @@ from grpc_health.v1.health import HealthServicer
 from secformer_rt.errors import BadConfigError, PeerUnreachableError, PortInUseError, SecformerError
 from secformer_rt.transport.channel import READY, SERVER_OPTIONS, parse_address
 from secformer_rt.transport.grpc_link import SERVICE, ListenerStream, check_rpc
+from secformer_rt.transport.identity import Identity
 from secformer_rt.transport.link import DEFAULT_TIMEOUT_S, DEFAULT_WINDOW_BYTES, LINGER_S, Link
 from secformer_rt.transport.raw import drain
 
@@ -30,7 +31,13 @@ _SPARE_THREADS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who opened a stream, as far as the connection can tell."""
+    """Who opened a stream.
+
+    Attributes:
+        rpc: The call.
+        address: Where from.
+        identity: The role of its certificate; None where links are in plain text.
+    """
 
     rpc: str
     address: str
@@ -55,8 +62,10 @@ class PartyServer:
         max_streams: int,
         timeout_s: float,
         window_bytes: int,
+        identity: Identity | None,
     ) -> None:
         self.port = 0
+        self._identity = identity
         self._handlers = handlers
         self._role = role
         self._timeout_s = timeout_s
@@ -74,16 +83,16 @@ class PartyServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # type: ignore[no-untyped-call]
         self.set_ready(False)
 
-    def start(self, bind: str, credentials: grpc.ServerCredentials | None) -> None:
+    def start(self, bind: str) -> None:
         """Listen; see `serve`."""
         host, port = parse_address(bind, listening=True)
         error = _obstacle(bind, host, port)
         if error is None:
             try:
-                if credentials is None:
+                if self._identity is None:
                     self.port = self._server.add_insecure_port(bind)
                 else:
-                    self.port = self._server.add_secure_port(bind, credentials)
+                    self.port = self._server.add_secure_port(bind, self._identity.for_server())
             except RuntimeError:
                 error = _obstacle(bind, host, port) or PortInUseError(f"Nothing can listen on {bind}.")
         if error is not None:
@@ -119,16 +128,15 @@ class PartyServer:
     def _method(self, rpc: str) -> grpc.RpcMethodHandler[bytes, bytes]:
         def accept(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             stream = ListenerStream(requests, context)
-            caller = Caller(rpc, context.peer(), peer_identity(context))
             link = Link(
-                caller.identity or f"the caller of {rpc}",
+                f"the caller of {rpc}",
                 stream,
                 role=self._role,
                 timeout_s=self._timeout_s,
                 window_bytes=self._window_bytes,
             )
             thread = threading.Thread(
-                target=self._run, args=(link, caller), name=f"{self._role}-{rpc}", daemon=True
+                target=self._run, args=(link, rpc, context), name=f"{self._role}-{rpc}", daemon=True
             )
             with self._runs_lock:
                 self._runs[link] = thread
@@ -137,8 +145,10 @@ class PartyServer:
 
         return grpc.stream_stream_rpc_method_handler(accept)
 
-    def _run(self, link: Link, caller: Caller) -> None:
+    def _run(self, link: Link, rpc: str, context: grpc.ServicerContext) -> None:
         try:
+            caller = Caller(rpc, context.peer(), self._identify(context))
+            link.peer = caller.identity or link.peer
             if not self._free_streams.acquire(blocking=False):
                 raise PeerUnreachableError(
                     f"{self._role} has as many streams open as it takes; try again later."
@@ -152,12 +162,17 @@ class PartyServer:
             link.abort(error)
         except Exception as error:
             # The text of an unexpected exception may quote a secret; its type cannot.
-            logger.error("The handler of %s failed (%s).", caller.rpc, type(error).__name__)
+            logger.error("The handler of %s failed (%s).", rpc, type(error).__name__)
             link.abort(error)
         finally:
             link.close()
             with self._runs_lock:
                 self._runs.pop(link, None)
+
+    def _identify(self, context: grpc.ServicerContext) -> str | None:
+        if self._identity is None:
+            return None
+        return self._identity.caller(cast(Mapping[str, Sequence[bytes]], context.auth_context()))
 
 
 def serve(
@@ -165,7 +180,7 @@ def serve(
     handlers: Mapping[str, Handler],
     *,
     role: str,
-    credentials: grpc.ServerCredentials | None = None,
+    identity: Identity | None = None,
     max_streams: int = 16,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
@@ -179,7 +194,7 @@ def serve(
         bind: Where to listen; port 0 takes any free one.
         handlers: What to run, by the name of the `Party` call.
         role: The role of this party.
-        credentials: TLS credentials; None is plaintext.
+        identity: What this party proves itself with, and callers are held against; None is plain text.
         max_streams: How many streams may be open at once; more are turned away.
         timeout_s: How long a link waits without any progress.
         window_bytes: How far an end may run ahead; see `Link`.
@@ -192,26 +207,15 @@ def serve(
         PortInUseError: Somebody else listens there.
     """
     server = PartyServer(
-        handlers, role=role, max_streams=max_streams, timeout_s=timeout_s, window_bytes=window_bytes
+        handlers,
+        role=role,
+        max_streams=max_streams,
+        timeout_s=timeout_s,
+        window_bytes=window_bytes,
+        identity=identity,
     )
-    server.start(bind, credentials)
+    server.start(bind)
     return server
-
-
-def peer_identity(context: grpc.ServicerContext) -> str | None:
-    """Read the role of a caller from its client certificate.
-
-    Args:
-        context: Of the call.
-
-    Returns:
-        The first subject alternative name, or else the common name; None without a client certificate.
-    """
-    certificate = cast(Mapping[str, Sequence[bytes]], context.auth_context())
-    for key in ("x509_subject_alternative_name", "x509_common_name"):
-        for name in certificate.get(key, ()):
-            return name.decode("utf-8", "replace")
-    return None
 
 
 def _obstacle(bind: str, host: str, port: int) -> SecformerError | None:

@@ -75,7 +75,7 @@ class Views:
 @pytest.fixture(scope="module")
 def local_servers() -> Iterator[Servers]:
     """The three parties behind real gRPC servers, all in this process."""
-    settings = loopback_settings()
+    settings = loopback_settings(insecure=True)
     with ExitStack() as stack:
         handlers = {"dealer": Dealer(settings).handlers()}
         for index, role in enumerate(("server0", "server1")):

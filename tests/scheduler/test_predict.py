@@ -49,7 +49,7 @@ def test_a_prediction_by_hand() -> None:
     rates = {"opened_byte_ns": 100, "dealt_byte_ns": 200, "round_ms": 30, "correlation_ms": 40}
     machine = Machine(gmac_per_s=2.0, threads=2, **rates)
     found = predict(done, Network(name="x", rtt_ms=50, mbit=8), machine)
-    assert found.online == pytest.approx(10 * 0.05 + 3.0 + 0.5 + 0.3 + 0.3)
+    assert found.online == pytest.approx(10 * 0.025 + 3.0 + 0.5 + 0.3 + 0.3)
     assert found.offline == pytest.approx(0.05 + 4.0 + 14 / 4 + 1.0 + 0.8)
     assert found.total == found.online + found.offline
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
+from secformer_rt.transport.certificates import role_host
 from secformer_rt.transport.channel import open_channel
 from secformer_rt.transport.frames import Kind, encode_frame
 from secformer_rt.transport.grpc_link import SERVICE, CallerStream, ListenerStream, connect
+from secformer_rt.transport.identity import Identity, load_identity
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.memory import memory_links, memory_streams
 from secformer_rt.transport.raw import RawStream, drain
 from secformer_rt.transport.server import Caller, serve
+from tests.transport.certificates import deployment
 
 TIMEOUT_S = 20.0
 ROLES = ("server1", "server0")
@@ -33,18 +38,33 @@ def memory_pair(timeout_s: float = TIMEOUT_S, window_bytes: int = 1 << 28) -> It
 
 
 @contextmanager
-def grpc_pair(timeout_s: float = TIMEOUT_S, window_bytes: int = 1 << 28) -> Iterator[tuple[Link, Link]]:
+def tls_pair(timeout_s: float = TIMEOUT_S, window_bytes: int = 1 << 28) -> Iterator[tuple[Link, Link]]:
+    with tempfile.TemporaryDirectory() as name:
+        certs = deployment(Path(name))
+        a, b = (load_identity(certs, role) for role in ROLES)
+        with grpc_pair(timeout_s, window_bytes, a, b) as links:
+            yield links
+
+
+@contextmanager
+def grpc_pair(
+    timeout_s: float = TIMEOUT_S,
+    window_bytes: int = 1 << 28,
+    caller: Identity | None = None,
+    called: Identity | None = None,
+) -> Iterator[tuple[Link, Link]]:
     accepted: queue.Queue[Link] = queue.Queue()
     done = threading.Event()
 
-    def handler(link: Link, caller: Caller) -> None:
+    def handler(link: Link, _: Caller) -> None:
         link.peer = ROLES[0]
         accepted.put(link)
         done.wait()
 
     settings = {"timeout_s": timeout_s, "window_bytes": window_bytes}
-    server = serve("127.0.0.1:0", {"Peer": handler}, role=ROLES[1], **settings)
-    channel = open_channel(f"127.0.0.1:{server.port}")
+    server = serve("127.0.0.1:0", {"Peer": handler}, role=ROLES[1], identity=called, **settings)
+    credentials = caller.for_calling(ROLES[1]) if caller else None
+    channel = open_channel(f"127.0.0.1:{server.port}", credentials, server_name=role_host(ROLES[1]))
     a = connect(channel, "Peer", role=ROLES[0], peer=ROLES[1], **settings)
     b = accepted.get(timeout=10)
     yield a, b
@@ -116,7 +136,7 @@ def rigged_listener(timeout_s: float = TIMEOUT_S) -> Iterator[tuple[Link, RawStr
     pool.shutdown()
 
 
-PAIRS = {"memory": memory_pair, "grpc": grpc_pair}
+PAIRS = {"memory": memory_pair, "grpc": grpc_pair, "tls": tls_pair}
 RIGGED = {"memory": memory_rigged, "grpc-caller": rigged_caller, "grpc-listener": rigged_listener}
 
 
