@@ -8,14 +8,31 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from secformer_rt.cli.options import AsJson, presets_directory, print_json, progress
+from secformer_rt.cli.options import (
+    AsJson,
+    BatchOption,
+    PresetOption,
+    Rate,
+    RoundTrip,
+    Synthetic,
+    Tokens,
+    chosen_networks,
+    presets_directory,
+    print_json,
+    progress,
+)
+from secformer_rt.clients.bench_network import bench_network
+from secformer_rt.clients.bench_network_show import network_summary, show_networks
 from secformer_rt.clients.bench_ops import PAPER_OPS, bench_cases, bench_ops, bench_summary, parse_size
 from secformer_rt.clients.bench_plot import check_plot, plot_bench
 from secformer_rt.clients.bench_show import show_bench
+from secformer_rt.clients.network_asker import Asked
 from secformer_rt.graph.operations import OPERATION_NAMES
 from secformer_rt.graph.preset import load_preset
+from secformer_rt.scheduler.network import CUSTOM, NETWORKS
 
 DEFAULT_PRESETS = ("exact", "secformer")
+DEFAULT_NETWORKS = ("lan", "wan")
 
 bench = typer.Typer(no_args_is_help=True, help="Measure on real parties, started here.")
 
@@ -40,12 +57,16 @@ Sizes = Annotated[
     ),
 ]
 Repeats = Annotated[int, typer.Option(min=1, max=1000, help="Measured runs, after one that is not counted.")]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        help=f"Networks, as in lan,wan: {', '.join(NETWORKS)} or {CUSTOM}."
+        f" By default {' and '.join(DEFAULT_NETWORKS)}; the loopback interface is always measured.",
+    ),
+]
+WarmRuns = Annotated[int, typer.Option("--repeats", min=1, max=1000, help="Inferences after the first one.")]
 Plot = Annotated[Path | None, typer.Option(help="A PNG or SVG file to plot to.")]
-
-
-@bench.callback()
-def _group() -> None:
-    """Without a callback, typer makes an only command the group itself."""
 
 
 @bench.command()
@@ -70,3 +91,29 @@ def ops(
         show_bench(found, Console())
     if plot is not None:
         plot_bench(found, plot)
+
+
+@bench.command()
+def network(
+    profile: Profiles = None,
+    rtt_ms: RoundTrip = None,
+    mbit: Rate = None,
+    synthetic: Synthetic = None,
+    tokens: Tokens = 128,
+    batch: BatchOption = 1,
+    preset: PresetOption = "exact",
+    repeats: WarmRuns = 5,
+    as_json: AsJson = False,
+) -> None:
+    """One inference over emulated links, beside the plan's prediction; needs Linux and root."""
+    is_custom = rtt_ms is not None or mbit is not None
+    names = profile or ([] if is_custom else DEFAULT_NETWORKS)
+    networks = chosen_networks(names, rtt_ms, mbit)
+    asked = Asked(synthetic=synthetic, tokens=tokens, batch=batch)
+    chosen = load_preset(preset, presets_directory())
+    with progress(quiet=as_json) as on_progress:
+        found = bench_network(networks, asked, chosen, repeats, on_progress=on_progress)
+    if as_json:
+        print_json(network_summary(found))
+    else:
+        show_networks(found, Console())

@@ -95,7 +95,7 @@ class Machine(BaseModel):
     threads: int = Field(default=1, ge=1)
     opened_byte_ns: FiniteFloat = Field(default=13.6, ge=0)
     dealt_byte_ns: FiniteFloat = Field(default=3.7, ge=0)
-    round_ms: FiniteFloat = Field(default=1.67, ge=0)
+    round_ms: FiniteFloat = Field(default=1.77, ge=0)
     correlation_ms: FiniteFloat = Field(default=0.84, ge=0)
 
     @classmethod
