@@ -21,11 +21,11 @@ with_docker() {
 
 # podman-compose starts everything at once, whatever a service waits for, so services are started one by one.
 with_podman() {
-    trap 'timeout 120 podman-compose down --volumes >/dev/null 2>&1; rm -f "$answer"' EXIT
+    trap 'timeout 120 podman-compose -p "$COMPOSE_PROJECT_NAME" down --volumes >/dev/null 2>&1; rm -f "$answer"' EXIT
     podman build "${options[@]}" --tag secformer-rt .
-    timeout 120 podman-compose down --volumes >/dev/null 2>&1 || true
+    timeout 120 podman-compose -p "$COMPOSE_PROJECT_NAME" down --volumes >/dev/null 2>&1 || true
     local name="${COMPOSE_PROJECT_NAME}_%s_1" service container
-    timeout 300 podman-compose up --no-start >/dev/null 2>&1
+    timeout 300 podman-compose -p "$COMPOSE_PROJECT_NAME" up --no-start >/dev/null 2>&1
     for service in certs dealer server0 server1 client; do
         # shellcheck disable=SC2059
         container="$(printf "$name" "$service")"
