@@ -32,24 +32,22 @@ with_podman() {
         podman start "$container" >/dev/null
         case "$service" in
             certs | client) timeout 900 podman wait "$container" >/dev/null ;;
-            dealer) until_healthy "$container" dealer ;;
-            # server0 is ready when it has met the dealer, server1 when it has met both.
-            *) until_healthy "$container" "$service" --ready ;;
+            *) until_ready "$container" "$service" ;;
         esac
     done
     podman logs "$container" >"$answer" 2>/dev/null
 }
 
-until_healthy() {
+# Its log says so: `podman exec` is more than some hosts allow.
+until_ready() {
     local deadline=$((SECONDS + 600))
-    until podman exec "$1" secformer-rt health "${@:2}" \
-        --config /etc/secformer-rt/deployment.yaml >/dev/null 2>&1; do
+    until podman logs "$1" 2>&1 | grep -q "$2 is ready"; do
         if ((SECONDS > deadline)) || [[ "$(podman inspect --format '{{.State.Running}}' "$1")" != true ]]; then
             podman logs "$1" >&2
             echo "error: $1 does not come up." >&2
             exit 1
         fi
-        sleep 2
+        sleep 1
     done
 }
 
