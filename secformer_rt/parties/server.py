@@ -25,6 +25,7 @@ from secformer_rt.parties.manifest import (
     make_hello,
     parse,
 )
+from secformer_rt.parties.memory import give_back
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Visit
 from secformer_rt.parties.report import OperationReport, PartyReport, Progress
@@ -91,6 +92,7 @@ class ComputeServer:
                 if hello.run_id.hex() in self._models:
                     raise MismatchError("This model has been provisioned before: take a new run id.")
                 self._models[hello.run_id.hex()] = _Provisioned(manifest, model)
+            give_back()
             self._report(session, PartyReport.of(self._around.role, _traffic(session, self._around)))
 
     def _infer(self, client: Link, caller: Caller) -> None:
