@@ -16,18 +16,17 @@ from secformer_rt.cli.options import (
     Config,
     EmbeddingOption,
     PresetOption,
+    chosen_preset,
     deployment,
     embedding_kind,
-    presets_directory,
     print_json,
     progress,
+    saved_calibration,
 )
 from secformer_rt.clients.ask import ask, asked_summary, print_asked
 from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.main_job import checkpoint_job, describe_job
 from secformer_rt.clients.model_owner import provision as provision_model
-from secformer_rt.graph.preset import load_preset
-from secformer_rt.graph.ranges import Calibration
 
 
 def provision(
@@ -40,8 +39,8 @@ def provision(
 ) -> None:
     """Share a checkpoint with a running deployment, and print the model's id."""
     settings = deployment(config, "model-owner")
-    chosen, kind = load_preset(preset, presets_directory()), embedding_kind(embedding)
-    ranges = None if calibration is None else Calibration.load(calibration)
+    chosen, kind = chosen_preset(preset), embedding_kind(embedding)
+    ranges = saved_calibration(calibration)
     job = checkpoint_job(checkpoint, ())
     with progress(quiet=as_json) as on_progress, Servers(settings, ["model-owner"]) as servers:
         servers.wait_ready()

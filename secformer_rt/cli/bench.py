@@ -17,7 +17,7 @@ from secformer_rt.cli.options import (
     Synthetic,
     Tokens,
     chosen_networks,
-    presets_directory,
+    chosen_preset,
     print_json,
     progress,
 )
@@ -28,7 +28,6 @@ from secformer_rt.clients.bench_plot import check_plot, plot_bench
 from secformer_rt.clients.bench_show import show_bench
 from secformer_rt.clients.network_asker import Asked
 from secformer_rt.graph.operations import OPERATION_NAMES
-from secformer_rt.graph.preset import load_preset
 from secformer_rt.scheduler.network import CUSTOM, NETWORKS
 
 DEFAULT_PRESETS = ("exact", "secformer")
@@ -79,7 +78,7 @@ def ops(
     as_json: AsJson = False,
 ) -> None:
     """One operation at a time: seconds, rounds, bytes and error over sizes."""
-    presets = [load_preset(name, presets_directory()) for name in preset or DEFAULT_PRESETS]
+    presets = [chosen_preset(name) for name in preset or DEFAULT_PRESETS]
     cases = bench_cases(op or PAPER_OPS, presets, [parse_size(text) for text in size or ()])
     if plot is not None:
         check_plot(plot)
@@ -110,7 +109,7 @@ def network(
     names = profile or ([] if is_custom else DEFAULT_NETWORKS)
     networks = chosen_networks(names, rtt_ms, mbit)
     asked = Asked(synthetic=synthetic, tokens=tokens, batch=batch)
-    chosen = load_preset(preset, presets_directory())
+    chosen = chosen_preset(preset)
     with progress(quiet=as_json) as on_progress:
         found = bench_network(networks, asked, chosen, repeats, on_progress=on_progress)
     if as_json:

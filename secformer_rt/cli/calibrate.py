@@ -14,14 +14,13 @@ from secformer_rt.cli.options import (
     PresetOption,
     Synthetic,
     Tokens,
-    presets_directory,
+    chosen_preset,
     print_json,
     progress,
 )
 from secformer_rt.clients.main_job import Job, calibrate_job, checkpoint_job, synthetic_job
 from secformer_rt.errors import BadInputError
 from secformer_rt.graph.bert import build_bert
-from secformer_rt.graph.preset import load_preset
 from secformer_rt.graph.ranges import DEFAULT_HEADROOM, derived_constants
 
 Texts = Annotated[Path | None, typer.Option(help="Sample texts, one a line; bundled ones by default.")]
@@ -40,7 +39,7 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Run sample texts in plaintext, and write the range of every number that matters."""
-    chosen = load_preset(preset, presets_directory())
+    chosen = chosen_preset(preset)
     job = _job(checkpoint, texts, synthetic, tokens)
     path = output or Path(f"{job.name}-{chosen.name}.yaml")
     with progress(quiet=as_json) as on_progress:

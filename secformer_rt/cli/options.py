@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from secformer_rt.clients.connection import OnProgress, ignore_progress
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.bert import Embedding
+from secformer_rt.graph.preset import Preset, load_preset
+from secformer_rt.graph.ranges import Calibration
 from secformer_rt.parties.access import Access
 from secformer_rt.parties.settings import ROLES, Role, Settings, load_settings
 from secformer_rt.scheduler.network import CUSTOM, Network, custom_network, find_network
@@ -40,6 +42,16 @@ def presets_directory() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "configs" / "presets"
     return installed if installed.is_dir() else package.parent / "configs" / "presets"
+
+
+def chosen_preset(name: str) -> Preset:
+    """A preset by name or file."""
+    return load_preset(name, presets_directory())
+
+
+def saved_calibration(path: Path | None) -> Calibration | None:
+    """What `calibrate` wrote, if a file is given."""
+    return None if path is None else Calibration.load(path)
 
 
 def party_role(name: str) -> Role:

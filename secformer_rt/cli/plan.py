@@ -19,16 +19,17 @@ from secformer_rt.cli.options import (
     RoundTrip,
     Synthetic,
     chosen_networks,
+    chosen_preset,
     embedding_kind,
     presets_directory,
     print_json,
     progress,
+    saved_calibration,
 )
 from secformer_rt.clients.plan_job import Asked, job_to_plan, plan_job, plan_presets, plan_summary
 from secformer_rt.clients.plan_show import show_comparison, show_plan
 from secformer_rt.errors import BadConfigError
-from secformer_rt.graph.preset import Preset, load_preset
-from secformer_rt.graph.ranges import Calibration
+from secformer_rt.graph.preset import Preset
 from secformer_rt.scheduler.network import NETWORKS
 from secformer_rt.scheduler.predict import Machine
 
@@ -68,7 +69,7 @@ def plan(
     rates = Machine() if machine is None else Machine.load(machine)
     if calibration is not None and compare is not None:
         raise BadConfigError("A calibration serves one preset: give --calibration or --compare, not both.")
-    ranges = None if calibration is None else Calibration.load(calibration)
+    ranges = saved_calibration(calibration)
     asked = Asked(batch, tokens, padded)
     with progress(quiet=as_json) as on_progress:
         job = job_to_plan(synthetic, checkpoint, asked, ranges is not None)
@@ -86,13 +87,12 @@ def plan(
 
 
 def _presets(preset: str, compare: str | None) -> list[Preset]:
-    directory = presets_directory()
     if compare is None:
         names = [preset]
     elif compare == "all":
-        names = sorted(path.stem for path in directory.glob("*.yaml"))
+        names = sorted(path.stem for path in presets_directory().glob("*.yaml"))
     else:
         names = [name for part in compare.split(",") if (name := part.strip())]
     if not names:
         raise BadConfigError("There is nothing to compare: name presets, as in --compare exact,secformer.")
-    return [load_preset(name, directory) for name in names]
+    return [chosen_preset(name) for name in names]

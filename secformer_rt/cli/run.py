@@ -17,16 +17,15 @@ from secformer_rt.cli.options import (
     PresetOption,
     Synthetic,
     Tokens,
+    chosen_preset,
     deployment,
     embedding_kind,
-    presets_directory,
     print_json,
     progress,
+    saved_calibration,
 )
 from secformer_rt.clients.main_job import checkpoint_job, run_job, run_job_on, summary, synthetic_job
 from secformer_rt.clients.show import show
-from secformer_rt.graph.preset import load_preset
-from secformer_rt.graph.ranges import Calibration
 from secformer_rt.parties.server import CLIENTS
 
 
@@ -46,8 +45,8 @@ def run(
 ) -> None:
     """Start three parties here, ask them, and hold the answer against the plaintext model."""
     settings = None if config is None else deployment(config, *CLIENTS)
-    chosen, kind = load_preset(preset, presets_directory()), embedding_kind(embedding)
-    ranges = None if calibration is None else Calibration.load(calibration)
+    chosen, kind = chosen_preset(preset), embedding_kind(embedding)
+    ranges = saved_calibration(calibration)
     if synthetic:
         job = synthetic_job(synthetic, tokens, batch)
     else:

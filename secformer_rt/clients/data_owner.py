@@ -15,7 +15,7 @@ from secformer_rt.graph.batch import Batch
 from secformer_rt.graph.bert import client_inputs
 from secformer_rt.parties.manifest import Manifest, Request
 from secformer_rt.parties.plans import PlanCache
-from secformer_rt.parties.report import LinkBytes, PartyReport
+from secformer_rt.parties.report import LinkBytes, PartyReport, by_link
 from secformer_rt.parties.shares import SharesOut, receive_words
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.ring.fixed_point import decode
@@ -40,14 +40,8 @@ class Answer:
     seconds: float
 
     def traffic(self) -> dict[str, LinkBytes]:
-        """Bytes over every link. Each is counted at one end."""
-        first, second = self.reports
-        return {
-            "server0_server1": first.links["server1"],
-            "dealer_server0": first.links["dealer"],
-            "dealer_server1": second.links["dealer"],
-            **self.links,
-        }
+        """Bytes over every link."""
+        return by_link(self.reports, self.links)
 
 
 def describe(servers: Servers) -> dict[str, Manifest]:

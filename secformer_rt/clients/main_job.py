@@ -28,7 +28,7 @@ from secformer_rt.graph.preset import Preset
 from secformer_rt.graph.ranges import DEFAULT_HEADROOM, Calibration
 from secformer_rt.graph.tokenizer import Tokenizer
 from secformer_rt.parties.manifest import Manifest
-from secformer_rt.parties.report import LinkBytes, PartyReport
+from secformer_rt.parties.report import LinkBytes, PartyReport, by_link
 from secformer_rt.parties.settings import Settings
 
 DEFAULT_TEXTS = (
@@ -337,14 +337,7 @@ def _planned(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def _provision_links(model: ProvisionedModel) -> dict[str, Any]:
-    first, second = model.reports
-    links = {
-        "server0_server1": first.links["server1"],
-        "dealer_server0": first.links["dealer"],
-        "dealer_server1": second.links["dealer"],
-        **model.links,
-    }
-    return {name: seen.model_dump() for name, seen in links.items()}
+    return {name: seen.model_dump() for name, seen in by_link(model.reports, model.links).items()}
 
 
 def _operations(reports: Sequence[PartyReport]) -> list[dict[str, Any]]:

@@ -15,9 +15,8 @@ from secformer_rt.graph.preset import EvenSeries
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.report import LinkBytes, PartyReport
 from secformer_rt.parties.shares import SharesOut
+from secformer_rt.protocols.softmax import SCORE_BITS
 from secformer_rt.scheduler.provisioning import encode_parameter
-
-SCORES = 512.0  # attention scores must stay below
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def check_ranges(manifest: Manifest) -> None:
         low, high = quantities.get("output", (0.0, 0.0))
         reached, limit, advice = max(-low, high), math.inf, ""
         if node.endswith(".scores"):
-            limit, advice = SCORES, "this model is not supported"
+            limit, advice = float(1 << SCORE_BITS), "this model is not supported"
         elif node.endswith(".intermediate") and isinstance(preset.gelu, EvenSeries):
             # Beyond its cut it is wrong without anybody noticing: what may be met counts, not what was.
             limit, advice = preset.gelu.cut / calibration.headroom, "raise gelu.cut"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -58,7 +59,7 @@ class GoldschmidtSteps:
         for step in self.steps:
             m = step.constant - step.slope * q
             p, q = p * m, q * m if self.kind == "reciprocal" else q * m * m
-        return p / _scale(self.kind, self.exponent)
+        return math.ldexp(1.0, -scale_exponent(self)) * p
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +82,18 @@ class NewtonSteps:
         y = self.start.constant - self.start.slope * q
         for _ in range(self.iterations):
             y = y * (2 - q * y) if self.kind == "reciprocal" else y * (3 - q * y * y) / 2
-        return y / _scale(self.kind, self.exponent)
+        return math.ldexp(1.0, -scale_exponent(self)) * y
 
 
 Iteration = GoldschmidtSteps | NewtonSteps
 
 
-def _scale(kind: InverseKind, exponent: int) -> float:
-    return math.ldexp(1.0, exponent if kind == "reciprocal" else exponent // 2)
+def scale_exponent(steps: Iteration) -> int:
+    """The result is divided by two to the power of this: by eta, or by its root."""
+    return steps.exponent if steps.kind == "reciprocal" else steps.exponent // 2
 
 
+@lru_cache(maxsize=1024)  # asked again whenever a node is planned or run, and searched for
 def goldschmidt_steps(
     low: float, high: float, kind: InverseKind, tolerance: float, max_iterations: int
 ) -> GoldschmidtSteps:
@@ -175,6 +178,7 @@ def _image(low: float, high: float, step: Step, kind: InverseKind) -> tuple[floa
     return min(at), max(at)
 
 
+@lru_cache(maxsize=1024)
 def newton_steps(
     low: float, high: float, kind: InverseKind, tolerance: float, max_iterations: int
 ) -> NewtonSteps:

@@ -23,7 +23,7 @@ from secformer_rt.graph.ir import (
     Softmax,
 )
 from secformer_rt.graph.iterations import InverseKind, Iteration, goldschmidt_steps, newton_steps
-from secformer_rt.graph.preset import Goldschmidt, Inverse, Newton, Preset, Seeded, TwoQuad, explain
+from secformer_rt.graph.preset import Goldschmidt, Inverse, Preset, Seeded, TwoQuad, explain
 
 Quantity = Literal["output", "variance", "denominator"]
 Range = tuple[float, float]
@@ -162,7 +162,7 @@ def node_iteration(
         kind, choice = "reciprocal", preset.softmax.division
     else:
         return None
-    if isinstance(choice, Seeded):
+    if isinstance(choice, Seeded):  # a calibration need not know its range
         return None
     bounds = inverse_range(graph, node, preset, calibration)
     try:
@@ -171,12 +171,14 @@ def node_iteration(
         raise BadConfigError(f"{node.name}: {error}") from error
 
 
-def iteration(choice: Goldschmidt | Newton, bounds: Range, kind: InverseKind) -> Iteration:
-    """The iteration that a preset's choice stands for over a range.
+def iteration(choice: Inverse, bounds: Range, kind: InverseKind) -> Iteration | None:
+    """The iteration that a preset's choice stands for over a range, or None if it is seeded.
 
     Raises:
         BadConfigError: the range needs more iterations than the preset allows.
     """
+    if isinstance(choice, Seeded):
+        return None
     find = goldschmidt_steps if isinstance(choice, Goldschmidt) else newton_steps
     return find(*bounds, kind, choice.tolerance, choice.iterations)
 

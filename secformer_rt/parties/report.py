@@ -68,6 +68,19 @@ class PartyReport(BaseModel):
         )
 
 
+def by_link(
+    servers: tuple[PartyReport, PartyReport], client: Mapping[str, LinkBytes]
+) -> dict[str, LinkBytes]:
+    """Bytes over every link of a run, each counted at one end; ``client`` has counted its own two."""
+    first, second = servers
+    return {
+        "server0_server1": first.links["server1"],
+        "dealer_server0": first.links["dealer"],
+        "dealer_server1": second.links["dealer"],
+        **client,
+    }
+
+
 class Progress(BaseModel):
     """How far a run has come."""
 

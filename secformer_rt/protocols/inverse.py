@@ -19,6 +19,7 @@ from secformer_rt.graph.iterations import (
     Iteration,
     NewtonSteps,
     Step,
+    scale_exponent,
 )
 from secformer_rt.graph.preset import Comparison, Inverse, Seeded
 from secformer_rt.protocols.bits import arithmetic
@@ -154,8 +155,7 @@ def _ends(x: Secret, steps: Iteration, comparison: Comparison) -> Protocol[tuple
 def _within(factors: tuple[Form, ...], flags: Form, steps: Iteration) -> Protocol[Secret]:
     """The product of the factors where x is within both ends, else the inverse of an end."""
     result = yield from product(*factors, flags)
-    shift = steps.exponent if steps.kind == "reciprocal" else steps.exponent // 2
-    frac = result.frac + shift
+    frac = result.frac + scale_exponent(steps)
     low, high = (round(ldexp(_exact(steps.kind, end), frac)) for end in (steps.low, steps.high))
     yield from deal(constants(torch.tensor([low, high])))
     below = evaluate(flags).share

@@ -7,8 +7,7 @@ from math import ceil, log2
 
 from torch import Tensor
 
-from secformer_rt.graph.iterations import Iteration
-from secformer_rt.graph.preset import Comparison, FixedPointBits, LayerNormChoice, Seeded
+from secformer_rt.graph.preset import Comparison, FixedPointBits, LayerNormChoice
 from secformer_rt.graph.ranges import iteration
 from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, Term, deal
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
@@ -152,7 +151,7 @@ def layer_norm(
 
     budget = 62 - OUTPUT_INT - x.frac - half - gain.frac
     root = yield from inverse(
-        v, "rsqrt", choice.rsqrt, _iteration(choice, low, high), (low, high),
+        v, "rsqrt", choice.rsqrt, iteration(choice.rsqrt, (low, high), "rsqrt"), (low, high),
         frac=budget, input_frac=24, slope_frac=30, comparison=comparison,
     )  # fmt: skip
     assert root.truncated is not None
@@ -164,7 +163,3 @@ def layer_norm(
     )
     result = yield from product(deviation, gain.form(x.server), root.truncated.form)
     return result.local(result.share + offset.at(result.frac).share)
-
-
-def _iteration(choice: LayerNormChoice, low: float, high: float) -> Iteration | None:
-    return None if isinstance(choice.rsqrt, Seeded) else iteration(choice.rsqrt, (low, high), "rsqrt")
