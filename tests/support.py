@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.lowering import Lowering, Model, input_frac
+from secformer_rt.protocols.lowering import Lowering, input_frac
+from secformer_rt.protocols.model import Model
 from secformer_rt.ring.fixed_point import decode, encode
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.sharing import share

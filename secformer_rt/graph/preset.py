@@ -204,6 +204,17 @@ class FixedPointBits(_Frozen):
     table: int = Field(default=16, ge=6, le=20)  # embeddings and offsets
     range: int = Field(default=8, ge=3, le=12)  # arguments of GeLU and tanh are below 2^range
     truncation: Literal["dealt", "local"] = "dealt"  # local fails at random: docs/protocols.md
+    # As narrow as calibrated ranges allow, or 64 bits. Narrow ones take activation for what matrices multiply,
+    # weight for all matrices and gains, function and table; the others do not matter.
+    rings: Literal["full", "narrow"] = "full"
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.rings == "narrow" and not self.weight == self.projection == self.dense:
+            raise ValueError("narrow rings need the same weight, projection and dense")
+        if self.rings == "narrow" and self.truncation == "local":
+            raise ValueError("narrow rings need dealt truncation")
+        return self
 
 
 class Preset(_Frozen):

@@ -184,6 +184,7 @@ class Secret:
     opening: bool = False
     truncated: Opened | None = None  # by the truncation that made it, for element-wise consumers
     coarse: Secret | None = None  # the same value with fewer fraction bits, from the same truncation
+    mean: Secret | None = None  # along the last axis, where the next LayerNorm has to subtract it
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from zlib import crc32
 from torch import Tensor
 
 from secformer_rt.ring.buffers import as_bytes
+from secformer_rt.ring.packing import packed_size
 
 Shape = tuple[int, ...]
 
@@ -65,7 +66,7 @@ class Field:
             return prod(self.shape)
         if self.sharing is Sharing.TABLES:
             return 2 * prod(self.shape)
-        return prod(self.shape) * ((self.bits + 7) // 8)
+        return packed_size(prod(self.shape), self.bits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secformer_rt.protocols.core import Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
-from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.masking import open_modulo
 from secformer_rt.ring.kernels import PackedMatrix, matmul, matmul_packed
 
 
@@ -47,11 +47,12 @@ class WeightProduct(Correlation):
     activation: Ref
     weight: Ref
     shape: Shape
+    bits: int = 64
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The product."""
-        return (Field(self.shape, Source.DERIVED),)
+        """The product, modulo ``2^bits``."""
+        return (Field(self.shape, Source.DERIVED, self.bits),)
 
     @property
     def refs(self) -> tuple[Ref, ...]:
@@ -83,11 +84,12 @@ class MatrixProduct(Correlation):
     right: Ref
     shape: Shape
     transpose: bool
+    bits: int = 64
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The product."""
-        return (Field(self.shape, Source.DERIVED),)
+        """The product, modulo ``2^bits``."""
+        return (Field(self.shape, Source.DERIVED, self.bits),)
 
     @property
     def refs(self) -> tuple[Ref, ...]:
@@ -100,34 +102,35 @@ class MatrixProduct(Correlation):
         return [matmul(left, right.transpose(-1, -2) if self.transpose else right)]
 
 
-def linear(x: Secret, weight: Weight) -> Protocol[Secret]:
-    """X (..., K) times a provisioned weight (K, N), with the fraction bits of both.
+def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
+    """X (..., K) times a provisioned weight (K, N), with the fraction bits of both, modulo ``2^ring``.
 
-    With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online.
+    With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online. In a
+    ring that is narrower than x's truncation has left, that truncation's opening serves.
 
-    Cost: 1 round (0 if x was opened for another consumer); 8 bytes an element of x each way; dealer: one
-    word an element of the result.
+    Cost: 1 round (0 if x was opened for another consumer, or by its truncation); ``ring`` bits an element
+    of x each way; dealer: ``ring`` bits an element of the result.
     """
-    opened = yield from open_masked(x)
+    opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
-    dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape))
+    dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring))
     online = matmul_packed(opened.public, weight.share)
-    return Secret(x.server, online + dealt.shares[0], x.frac + weight.frac)
+    return Secret(x.server, online + dealt.shares[0], x.frac + weight.frac, ring)
 
 
-def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False) -> Protocol[Secret]:
+def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 64) -> Protocol[Secret]:
     """X (..., M, K) times y (..., K, N), or y (..., N, K) transposed, with the fraction bits of both.
 
-    With ``x = X - A`` and ``y = Y - B``: ``x y = X y - A Y + A B``.
+    With ``x = X - A`` and ``y = Y - B``, modulo ``2^ring``: ``x y = X y - A Y + A B``.
 
-    Cost: 1 round (0 if both were opened); 8 bytes an element of each operand each way; dealer: one word
-    an element of the result. Source: Beaver's triple for matrices.
+    Cost: 1 round (0 if both were opened); ``ring`` bits an element of each operand each way; dealer:
+    ``ring`` bits an element of the result. Source: Beaver's triple for matrices.
     """
-    left, right = yield from parallel(open_masked(x), open_masked(y))
+    left, right = yield from parallel(open_modulo(x, ring), open_modulo(y, ring))
     factor, factor_share = right.public, y.share
     if transpose:
         factor, factor_share = factor.transpose(-1, -2), factor_share.transpose(-1, -2)
     shape = (*x.shape[:-1], int(factor.shape[-1]))
-    dealt = yield from deal(MatrixProduct(left.mask, right.mask, shape, transpose))
+    dealt = yield from deal(MatrixProduct(left.mask, right.mask, shape, transpose, ring))
     share = matmul(left.public, factor_share) - matmul(left.share, factor) + dealt.shares[0]
-    return Secret(x.server, share, x.frac + y.frac)
+    return Secret(x.server, share, x.frac + y.frac, ring)

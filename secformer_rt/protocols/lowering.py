@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from secformer_rt.graph import ir
 from secformer_rt.graph.iterations import InverseKind
@@ -11,9 +12,12 @@ from secformer_rt.graph.ranges import Calibration, inverse_range, node_iteration
 from secformer_rt.protocols.activations import gelu, relu, sigmoid, tanh
 from secformer_rt.protocols.core import Protocol, Secret, parallel
 from secformer_rt.protocols.inverse import inverse
-from secformer_rt.protocols.layernorm import Gain, layer_norm
-from secformer_rt.protocols.linear import Weight, linear, secret_matmul
+from secformer_rt.protocols.layernorm import layer_norm
+from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.maximum import row_maximum
+from secformer_rt.protocols.model import Model
+from secformer_rt.protocols.narrow import narrow
+from secformer_rt.protocols.rings import Rings
 from secformer_rt.protocols.softmax import (
     MASKED,
     exact_attend,
@@ -48,15 +52,6 @@ KINDS: dict[type, str] = {
 }
 
 
-@dataclass(slots=True, repr=False)
-class Model:
-    """What one server holds of a provisioned model."""
-
-    weights: dict[str, Weight] = field(default_factory=dict)
-    gains: dict[str, Gain] = field(default_factory=dict)
-    offsets: dict[str, Secret] = field(default_factory=dict)
-
-
 def parameter_frac(graph: ir.Graph, name: str, bits: FixedPointBits) -> int:
     """Fraction bits at which a parameter is encoded."""
     for node in graph.nodes:
@@ -84,7 +79,7 @@ def kind(node: ir.Node) -> str:
     return KINDS.get(type(node.op), "local")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lowering:
     """A graph with a preset and, if there is one, a calibration: everything public about a run."""
 
@@ -92,9 +87,16 @@ class Lowering:
     preset: Preset
     calibration: Calibration | None
 
+    @cached_property
+    def rings(self) -> Rings:
+        """The rings of its products."""
+        return Rings(self.graph, self.preset, self.calibration)
+
     def protocol(self, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret]:
         """The protocol that computes ``node`` from its input wires."""
         bits, op, x = self.preset.fixed_point, node.op, wires[0]
+        if bits.rings == "narrow" and (found := narrow(self.rings, node, wires, model)) is not None:
+            return (yield from found)
         if isinstance(op, ir.Embed):
             return (yield from linear(x, model.weights[node.parameters[0]]))
         if isinstance(op, ir.Linear):
@@ -220,8 +222,9 @@ def _local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secre
     """Operations that need no communication."""
     x = wires[0]
     if isinstance(op, ir.Add):
-        frac = max(x.frac, wires[1].frac)
-        return x.local(x.at(frac).share + wires[1].at(frac).share, frac)
+        frac, ring = max(x.frac, wires[1].frac), min(x.ring, wires[1].ring)
+        mean = next((wire.mean for wire in wires if wire.mean is not None), None)
+        return Secret(x.server, x.at(frac).share + wires[1].at(frac).share, frac, ring, mean=mean)
     if isinstance(op, ir.AddRows):
         rows = model.offsets[node.parameters[0]]
         length = x.shape[-2]

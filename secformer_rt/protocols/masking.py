@@ -21,22 +21,24 @@ class Mask(Correlation):
         return (Field(self.shape, Source.RANDOM, self.bits),)
 
 
-def open_masked(x: Secret) -> Protocol[Opened]:
-    """Open ``x + r`` for a dealt uniform ``r``: ``x = public - r``.
+def open_masked(x: Secret, ring: int | None = None) -> Protocol[Opened]:
+    """Open ``x + r`` for a dealt uniform ``r``: ``x = public - r``, modulo ``2^ring`` (x's own by default).
 
     The opening is made once per secret; a second consumer waits for the first one's.
 
-    Cost: 1 round (0 for a further consumer); ``ceil(ring/8)`` bytes an element each way; 0 dealer words.
+    Cost: 1 round (0 for a further consumer of this or a narrower ring); ``ring`` bits an element each way;
+    0 dealer words.
     Security: r is uniform modulo ``2^ring`` and used for this opening only.
     """
+    ring = x.ring if ring is None else ring
     while x.opening:
         yield Wait()
-    if x.opened is None:
+    if x.opened is None or x.opened.ring < ring:
         x.opening = True
-        mask = yield from deal(Mask(x.shape, x.ring))
-        public = yield from reveal(x.share + mask.shares[0], x.ring)
-        form = Form(x.server, (Term(public), Term(-1, 0, mask.ref(0), mask.shares[0])), x.frac, x.ring)
-        x.opened = Opened(public, mask.ref(0), mask.shares[0], x.ring, form)
+        mask = yield from deal(Mask(x.shape, ring))
+        public = yield from reveal(x.share + mask.shares[0], ring)
+        form = Form(x.server, (Term(public), Term(-1, 0, mask.ref(0), mask.shares[0])), x.frac, ring)
+        x.opened = Opened(public, mask.ref(0), mask.shares[0], ring, form)
         x.opening = False
     return x.opened
 
@@ -46,3 +48,18 @@ def open_elementwise(x: Secret) -> Protocol[Opened]:
     if x.truncated is not None:
         return x.truncated
     return (yield from open_masked(x))
+
+
+def open_modulo(x: Secret, ring: int) -> Protocol[Opened]:
+    """An opening of x that holds modulo ``2^ring``: its truncation's, if that is wide enough, else a new one.
+
+    A matrix product in this ring needs no more.
+
+    Raises:
+        ValueError: x itself is known in a narrower ring only.
+    """
+    if x.ring < ring:
+        raise ValueError(f"shares modulo 2^{x.ring} cannot be opened modulo 2^{ring}")
+    if ring < 64 and x.truncated is not None and x.truncated.ring >= ring:
+        return x.truncated
+    return (yield from open_masked(x, ring))

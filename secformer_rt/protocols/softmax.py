@@ -67,32 +67,33 @@ def two_quad_attend(
     """
     keys = None if mask is None else mask.local(mask.share[:, None, None, :])
     squares = yield from _squares(scores, keys, choice, bits)
-    exponent = _deflation(iteration, bounds)
+    exponent = deflation(iteration, bounds)
     weights = squares.local(squares.share, squares.frac + exponent)
     reciprocal, context = yield from parallel(
-        _eta_over_sum(squares, choice, iteration, bounds, comparison),
+        eta_over_sum(squares, choice, iteration, bounds, comparison),
         booked("matmul", _weighted(weights, values, QUAD_FRAC, CONTEXT_FRAC)),
     )
     return (yield from multiply(context, reciprocal))
 
 
-def _deflation(iteration: Iteration | None, bounds: tuple[float, float]) -> int:
+def deflation(iteration: Iteration | None, bounds: tuple[float, float]) -> int:
     """The exponent of eta, which no sum exceeds by more than a factor 2."""
     return iteration.exponent if iteration is not None else ceil(log2(bounds[1]))
 
 
-def _eta_over_sum(
+def eta_over_sum(
     squares: Secret,
     choice: TwoQuad,
     iteration: Iteration | None,
     bounds: tuple[float, float],
     comparison: Comparison,
+    fraction: int = RECIPROCAL_FRAC,
 ) -> Protocol[Secret]:
     """One over the sum of each row by eta: from 1/2 to eta over the smallest sum."""
     total = squares.local(squares.share.sum(-1, keepdim=True))
-    exponent = _deflation(iteration, bounds)
+    exponent = deflation(iteration, bounds)
     reciprocal = yield from inverse(
-        total, "reciprocal", choice.division, iteration, bounds, frac=RECIPROCAL_FRAC + exponent,
+        total, "reciprocal", choice.division, iteration, bounds, frac=fraction + exponent,
         input_frac=squares.frac - 6, slope_frac=62 - squares.frac, comparison=comparison,
     )  # fmt: skip
     opened = reciprocal.truncated
@@ -147,9 +148,9 @@ def _normalised(
     comparison: Comparison,
 ) -> Protocol[Secret]:
     """Squares over their row's sum: opened by eta beside the division."""
-    weights = squares.local(squares.share, squares.frac + _deflation(iteration, bounds))
+    weights = squares.local(squares.share, squares.frac + deflation(iteration, bounds))
     reciprocal, weights = yield from parallel(
-        _eta_over_sum(squares, choice, iteration, bounds, comparison), truncate(weights, QUAD_FRAC)
+        eta_over_sum(squares, choice, iteration, bounds, comparison), truncate(weights, QUAD_FRAC)
     )
     return (yield from multiply(weights, reciprocal))
 
@@ -167,7 +168,7 @@ def exact_attend(
     """Softmax with maximum and exponential, times the values; normalised after the product.
 
     ``(exp(s - m) V) / sum exp(s - m)``: the reciprocal runs beside the matrix product. m is the row's
-    maximum, or near it by a histogram (see :func:`_near_maximum`); it and the difference live in a ring as
+    maximum, or near it by a histogram (see :func:`near_maximum`); it and the difference live in a ring as
     wide as the scores' range, 24 bits with 12 fraction bits. Scores of padding are lowered.
 
     Args:
@@ -185,13 +186,13 @@ def exact_attend(
     Security: that of maximum, exponential, division and products; nothing else is opened.
     """
     scores = yield from truncate(scores, bits.function)
-    buckets = _buckets(choice, reach, masked=mask is not None)
+    buckets = buckets_for(choice, reach, masked=mask is not None)
     if mask is not None:
         penalty = MASKED if buckets is None else 2 * buckets.half
         lowered = (mask.plus_public(-1).share * round(penalty * 2**scores.frac))[:, None, None, :]
         scores = scores.local(scores.share + lowered)
     weights = yield from _exponentials(scores, choice, buckets, comparison)
-    spare = _spare(buckets)
+    spare = spare_bits(buckets)
     reciprocal, context = yield from parallel(
         _reciprocal(weights, choice, iteration, buckets, comparison),
         booked("matmul", _weighted(weights, values, WEIGHT_FRAC, bits.function + 3 - spare)),
@@ -215,7 +216,7 @@ def exact_softmax(
     Security: that of maximum, exponential, division and product; nothing else is opened.
     """
     scores = yield from truncate(scores, bits.function)
-    buckets = _buckets(choice, reach, masked=False)
+    buckets = buckets_for(choice, reach, masked=False)
     weights = yield from _exponentials(scores, choice, buckets, comparison)
     reciprocal = yield from _reciprocal(weights, choice, iteration, buckets, comparison)
     return (yield from multiply(weights, reciprocal))
@@ -240,7 +241,7 @@ class Buckets:
         return 2 * self.width
 
 
-def _buckets(choice: ExactSoftmax, reach: float, *, masked: bool) -> Buckets | None:
+def buckets_for(choice: ExactSoftmax, reach: float, *, masked: bool) -> Buckets | None:
     """The histogram that a preset asks for, or None: a range too wide for it takes the tournament.
 
     Scores of padding are lowered by twice the range, into buckets of their own below it.
@@ -255,7 +256,7 @@ def _buckets(choice: ExactSoftmax, reach: float, *, masked: bool) -> Buckets | N
     return None
 
 
-def _spare(buckets: Buckets | None) -> int:
+def spare_bits(buckets: Buckets | None) -> int:
     """Bits in front of the point that exponentials take beside one."""
     return 1 if buckets is None else ceil(buckets.top / log(2)) - 1
 
@@ -271,14 +272,14 @@ def _exponentials(
         highest = yield from row_maximum(narrow, resolution=RESOLUTION, comparison=comparison)
     else:
         opened = scores.truncated or (yield from open_masked(narrow))
-        highest = yield from _near_maximum(opened, buckets, ring, comparison)
+        highest = yield from near_maximum(opened, buckets, ring, comparison)
     distance = narrow.local(narrow.share - highest.share)
     top = 1 if buckets is None else buckets.top
     weights = yield from _exponential(distance, choice, top, comparison)
     return (yield from truncate(weights, WEIGHT_FRAC))
 
 
-def _near_maximum(scores: Opened, buckets: Buckets, ring: int, comparison: Comparison) -> Protocol[Secret]:
+def near_maximum(scores: Opened, buckets: Buckets, ring: int, comparison: Comparison) -> Protocol[Secret]:
     """A number by which a row's maximum is higher, by ``-1/8`` at least and ``top - 1/8`` at most.
 
     Cost: 3 rounds. Source: docs/protocols.md, "Softmax".
@@ -321,7 +322,7 @@ def _reciprocal(
     total = weights.local(weights.share.sum(-1, keepdim=True))
     high = weights.shape[-1] * (2.0 if buckets is None else exp(buckets.top))
     return inverse(
-        total, "reciprocal", choice.division, iteration, (0.5, high), frac=21 + _spare(buckets),
+        total, "reciprocal", choice.division, iteration, (0.5, high), frac=21 + spare_bits(buckets),
         input_frac=WEIGHT_FRAC, slope_frac=40, comparison=comparison,
     )  # fmt: skip
 

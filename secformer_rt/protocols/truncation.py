@@ -22,36 +22,34 @@ from secformer_rt.protocols.correlations import Correlation, Field, Shape, Sourc
 
 @dataclass(frozen=True, slots=True)
 class TruncationMask(Correlation):
-    """Uniform r modulo ``2^ring``; ``r >> shift`` for each shift; the top bit of r.
+    """Uniform r modulo ``2^ring``; ``r >> shift`` for each shift, modulo ``2^bits``; the top bit of r.
 
-    The top bit is only ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do.
+    The top bit is only ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do. Where
+    that is 0 modulo ``2^bits``, there is none.
     """
 
     shape: Shape
     ring: int
     shifts: tuple[int, ...]
+    bits: int = 64
 
     @property
     def bit_bits(self) -> int:
-        """Ring of the shares of the top bit."""
-        return min(64, 64 - self.ring + max(self.shifts))
+        """Ring of the shares of the top bit; 0 if it is not needed."""
+        return max(0, min(self.bits, self.bits - self.ring + max(self.shifts)))
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The mask r, the top bit, then r >> shift in the order of the shifts."""
-        return (
-            Field(self.shape, Source.RANDOM, self.ring),
-            Field(self.shape, Source.DERIVED, self.bit_bits),
-            *(Field(self.shape, Source.DERIVED) for _ in self.shifts),
-        )
+        """The mask r, then r >> shift in the order of the shifts, then the top bit, if any."""
+        shifted = tuple(Field(self.shape, Source.DERIVED, self.bits) for _ in self.shifts)
+        top = (Field(self.shape, Source.DERIVED, self.bit_bits),) if self.bit_bits else ()
+        return (Field(self.shape, Source.RANDOM, self.ring), *shifted, *top)
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """The top bit and the shifted masks."""
+        """The shifted masks and the top bit."""
         (r,) = random
-        return [
-            logical_shift(r, self.ring - 1, self.ring),
-            *(logical_shift(r, shift, self.ring) for shift in self.shifts),
-        ]
+        shifted = [logical_shift(r, shift, self.ring) for shift in self.shifts]
+        return [*shifted, logical_shift(r, self.ring - 1, self.ring)] if self.bit_bits else shifted
 
 
 def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
@@ -61,7 +59,7 @@ def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
     return (x >> shift) & ((1 << (ring - shift)) - 1)
 
 
-def truncate_many(x: Secret, fracs: tuple[int, ...]) -> Protocol[list[Secret]]:
+def truncate_many(x: Secret, fracs: tuple[int, ...], bits: int = 64) -> Protocol[list[Secret]]:
     """Reduce x (modulo ``2^k``) to each of ``fracs`` fraction bits, from one opening.
 
     With ``|x| < 2^(k-2)``, T deals uniform r, ``r >> s`` and ``b = msb(r)``. Open ``c = x + 2^(k-2) + r``;
@@ -69,11 +67,12 @@ def truncate_many(x: Secret, fracs: tuple[int, ...]) -> Protocol[list[Secret]]:
 
         x >> s = (c >> s) - (r >> s) + m b 2^(k-s) - 2^(k-2-s),
 
-    shares of which are local and modulo 2^64 whatever k. Exact, or one unit more, with the probability of
-    what is cut off: without bias, and 0 stays 0. A shift of 0 only widens, exactly: x in a ring of
-    k < 64 bits gets shares modulo 2^64.
+    shares of which are local and modulo ``2^bits`` whatever k. Exact, or one unit more, with the probability
+    of what is cut off: without bias, and 0 stays 0. A shift of 0 only widens, exactly: x in a ring of
+    k < 64 bits gets shares modulo ``2^bits``.
 
-    Cost: 1 round; ``ceil(k/8)`` bytes an element each way; dealer: 1 word and the bit for one shift.
+    Cost: 1 round; k bits an element each way; dealer: for one shift ``bits`` bits and ``bits - k + s`` more,
+    if that is positive, for b.
     Security: r is uniform modulo ``2^k`` and used for this opening only.
     Source: Escudero et al., "Improved primitives for MPC over mixed arithmetic-binary circuits",
     section 5.1, with a dealt mask.
@@ -82,38 +81,36 @@ def truncate_many(x: Secret, fracs: tuple[int, ...]) -> Protocol[list[Secret]]:
     ring = x.ring
     if min(shifts) < 0 or (min(shifts) == 0 and ring == 64):
         raise ValueError("truncation must remove fraction bits")
-    mask = yield from deal(TruncationMask(x.shape, ring, shifts))
-    r, bit, *shifted = mask.shares
+    correlation = TruncationMask(x.shape, ring, shifts, bits)
+    mask = yield from deal(correlation)
+    r, *shifted = mask.shares
     offset = x.plus_public(1 << (ring - 2))
     public = yield from reveal(offset.share + r, ring)
-    wrap = public if public.is_meta else 1 - logical_shift(public, ring - 1, ring)
+    wrap = bit = None
+    if correlation.bit_bits:
+        wrap = public if public.is_meta else 1 - logical_shift(public, ring - 1, ring)
+        bit = mask.ref(1 + len(shifts))
     results = []
     for position, (frac, shift) in enumerate(zip(fracs, shifts, strict=True)):
         part = logical_shift(public, shift, ring)
         if not part.is_meta:
             part = part - (1 << (ring - 2 - shift))
-        form = Form(
-            x.server,
-            (
-                Term(part),
-                Term(-1, 0, mask.ref(2 + position), shifted[position]),
-                Term(wrap, ring - shift, mask.ref(1), bit, bit=True),
-            ),
-            frac,
-        )
+        ref = mask.ref(1 + position)
+        terms = [Term(part), Term(-1, 0, ref, shifted[position])]
+        if wrap is not None:
+            terms.append(Term(wrap, ring - shift, bit, shifted[-1], bit=True))
+        form = Form(x.server, tuple(terms), frac, bits)
         secret = evaluate(form)
-        secret.truncated = Opened(
-            part, mask.ref(2 + position), shifted[position], ring - shift, form, wrap, mask.ref(1)
-        )
+        secret.truncated = Opened(part, ref, shifted[position], ring - shift, form, wrap, bit)
         results.append(secret)
     return results
 
 
-def truncate(x: Secret, frac: int) -> Protocol[Secret]:
+def truncate(x: Secret, frac: int, bits: int = 64) -> Protocol[Secret]:
     """Reduce x to ``frac`` fraction bits (see :func:`truncate_many`); a no-op if it has no more."""
     if x.frac <= frac:
         return x.at(frac)
-    (result,) = yield from truncate_many(x, (frac,))
+    (result,) = yield from truncate_many(x, (frac,), bits)
     return result
 
 

@@ -101,3 +101,62 @@ def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArr
                 head[n] += first[n]
             for n in range(tail.size):
                 tail[n] += second[n]
+
+
+@compile_now("void(uint64[::1], int64, uint64[::1])")
+def pack_words(words: NDArray[np.uint64], bits: int, out: NDArray[np.uint64]) -> None:
+    """The low bits of all words as one stream; see ``packing.pack_words``.
+
+    Args:
+        words: (N,).
+        bits: 1 to 63.
+        out: little-endian, at least ``N bits / 64`` words and one more.
+    """
+    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    held, filled, at = np.uint64(0), np.uint64(0), 0
+    width = np.uint64(bits)
+    for n in range(words.size):
+        word = words[n] & mask
+        held |= word << filled
+        filled += width
+        if filled >= np.uint64(64):
+            out[at] = held
+            at += 1
+            filled -= np.uint64(64)
+            # Shifting by 64 is not defined, and there is nothing left then.
+            held = word >> (width - filled) if filled else np.uint64(0)
+    out[at] = held
+
+
+@compile_now("void(uint8[::1], int64, uint64[::1])")
+def unpack_words(buffer: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]) -> None:
+    """Undo :func:`pack_words`.
+
+    Args:
+        buffer: ceil(N bits / 8) bytes.
+        bits: 1 to 63.
+        out: (N,).
+    """
+    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    whole = buffer.size // 8
+    stream = buffer[: 8 * whole].view(np.uint64)
+    last = np.uint64(0)
+    for i in range(8 * whole, buffer.size):
+        last |= np.uint64(buffer[i]) << np.uint64(8 * (i - 8 * whole))
+    # Words of which both halves lie in whole words of the stream need no care.
+    inner = min(out.size, max(0, (64 * (whole - 1)) // bits))
+    some = out[:inner]
+    for n in range(some.size):
+        start = np.uint64(n) * np.uint64(bits)
+        at, shift = start >> np.uint64(6), start & np.uint64(63)
+        # Shifting by 64 is not defined: by 1 and by at most 63.
+        high = (stream[at + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift)
+        some[n] = ((stream[at] >> shift) | high) & mask
+    for n in range(inner, out.size):
+        start = np.uint64(n * bits)
+        at, shift = np.int64(start >> np.uint64(6)), start & np.uint64(63)
+        word = (stream[at] if at < whole else last) >> shift
+        if shift + np.uint64(bits) > np.uint64(64):
+            following = stream[at + 1] if at + 1 < whole else last
+            word |= (following << np.uint64(1)) << (np.uint64(63) - shift)
+        out[n] = word & mask

@@ -1,6 +1,6 @@
 """The openings' wire format, and bit planes.
 
-Words travel as the little-endian bytes of their low bits. A bit plane holds eight bits to a byte, the first
+Words travel as a stream of their low bits, the lowest first. A bit plane holds eight bits to a byte, the first
 in the most significant place; the bits that fill up its last byte are zero.
 """
 
@@ -17,42 +17,21 @@ from torch import Tensor
 from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
 
 WORD_BITS = 64
-_BLOCK = 1 << 14  # words at a time, so that what lies between stays in the cache
-
-
-def _fields(size: int) -> list[tuple[int, int]]:
-    """Split an element of ``size`` bytes into machine integers: (offset, bytes) each."""
-    fields = []
-    offset = 0
-    for width in (8, 4, 2, 1):
-        if size & width:
-            fields.append((offset, width))
-            offset += width
-    return fields
-
-
-def _record(size: int) -> np.dtype[np.void]:
-    """The numpy type of an unaligned little-endian element of ``size`` bytes."""
-    return np.dtype([(str(offset), f"<u{width}") for offset, width in _fields(size)])
-
-
-def _element_size(bits: int) -> int:
-    if not 1 <= bits <= WORD_BITS:
-        raise ValueError(f"bits must be between 1 and {WORD_BITS}, not {bits}")
-    return (bits + 7) // 8
 
 
 def packed_size(count: int, bits: int) -> int:
     """Bytes that ``count`` words of ``bits`` bits take on the wire."""
-    return count * _element_size(bits)
+    if not 1 <= bits <= WORD_BITS:
+        raise ValueError(f"bits must be between 1 and {WORD_BITS}, not {bits}")
+    return (count * bits + 7) // 8
 
 
 def pack_words(x: Tensor, bits: int) -> Tensor:
-    """Take the low bits of every word as ceil(bits / 8) little-endian bytes.
+    """The low bits of every word, one after the other, the lowest bit first.
 
     Args:
         x: int64 tensor of any shape.
-        bits: 1 to 64; bits beyond in the last byte are zero.
+        bits: 1 to 64; bits beyond the last word's in the last byte are zero.
 
     Returns:
         uint8 tensor of shape (packed_size(x.numel(), bits),). At 64 bits it shares x's memory if x is
@@ -60,24 +39,23 @@ def pack_words(x: Tensor, bits: int) -> Tensor:
     """
     if x.dtype != torch.int64:
         raise TypeError(f"pack_words takes an int64 tensor, not {x.dtype}")
-    size = _element_size(bits)
+    size = packed_size(x.numel(), bits)
     if x.is_meta:
-        return torch.empty(packed_size(x.numel(), bits), dtype=torch.uint8, device="meta")
+        return torch.empty(size, dtype=torch.uint8, device="meta")
     if x.numel() == 0:
         return torch.empty(0, dtype=torch.uint8)
-    flat = x.reshape(-1)
-    if size == 8 and bits == WORD_BITS and sys.byteorder == "little":
-        return flat.contiguous().view(torch.uint8)
-    words: NDArray[np.uint64] = as_array(flat.contiguous()).view(np.uint64)
-    out = empty((packed_size(x.numel(), bits),), torch.uint8)
-    records = out.numpy().view(_record(size))
-    for start in range(0, words.size, _BLOCK):
-        part, block = words[start : start + _BLOCK], records[start : start + _BLOCK]
-        if bits % 8:
-            part = part & np.uint64((1 << bits) - 1)
-        for offset, _ in _fields(size):
-            block[str(offset)] = part >> np.uint64(8 * offset) if offset else part
-    return out
+    flat = x.reshape(-1).contiguous()
+    if bits == WORD_BITS and sys.byteorder == "little":
+        return flat.view(torch.uint8)
+    if compiled():
+        from secformer_rt.ring import fused
+
+        out = empty((_padded(size),), torch.uint8)
+        fused.pack_words(as_array(flat).view(np.uint64), bits, out.numpy().view(np.uint64))
+        return out[:size]
+    columns = flat.numpy().astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
+    chosen = np.unpackbits(columns, axis=1, bitorder="little")[:, :bits]
+    return torch.from_numpy(np.packbits(chosen.reshape(-1), bitorder="little"))
 
 
 def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
@@ -86,7 +64,7 @@ def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
     Args:
         buffer: contiguous uint8 tensor of shape (packed_size(count, bits),), count being that of ``shape``.
         shape: of the result.
-        bits: 1 to 64; bits beyond in the last byte of an element are ignored.
+        bits: 1 to 64; bits beyond the last word's are ignored.
 
     Returns:
         int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64. At 64 bits it shares the
@@ -96,31 +74,35 @@ def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
         ValueError: the buffer has another length.
     """
     _check_bytes(buffer, "unpack_words")
-    size = _element_size(bits)
     count = math.prod(shape)
-    if buffer.numel() != packed_size(count, bits):
-        raise ValueError(f"{count} words of {bits} bits take {count * size} bytes, not {buffer.numel()}")
+    size = packed_size(count, bits)
+    if buffer.numel() != size:
+        raise ValueError(f"{count} words of {bits} bits take {size} bytes, not {buffer.numel()}")
     if buffer.is_meta:
         return torch.empty(shape, dtype=torch.int64, device="meta")
     if count == 0:
         return torch.empty(shape, dtype=torch.int64)
     flat = buffer.reshape(-1).contiguous()
-    if size == 8 and sys.byteorder == "little":
+    if bits == WORD_BITS and sys.byteorder == "little":
         if flat.data_ptr() % 8 or flat.storage_offset() % 8:
             flat = flat.clone()
-        whole = flat.view(torch.int64).view(shape)
-        return whole if bits == WORD_BITS else whole & ((1 << bits) - 1)
-    records = flat.numpy().view(_record(size))
-    out = empty((count,), torch.int64)
-    words: NDArray[np.uint64] = out.numpy().view(np.uint64)
-    for start in range(0, count, _BLOCK):
-        part, block = words[start : start + _BLOCK], records[start : start + _BLOCK]
-        part[:] = block["0"]
-        for offset, _ in _fields(size)[1:]:
-            part |= block[str(offset)].astype(np.uint64) << np.uint64(8 * offset)
-        if bits % 8:
-            part &= np.uint64((1 << bits) - 1)
-    return out.view(shape)
+        return flat.view(torch.int64).view(shape)
+    if compiled():
+        from secformer_rt.ring import fused
+
+        out = empty((count,), torch.int64)
+        fused.unpack_words(flat.numpy(), bits, out.numpy().view(np.uint64))
+        return out.view(shape)
+    stream = np.unpackbits(flat.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    columns = np.packbits(stream, axis=1, bitorder="little")
+    words = np.zeros((count, 8), np.uint8)
+    words[:, : columns.shape[1]] = columns
+    return torch.from_numpy(words.view("<i8").astype(np.int64, copy=False).reshape(shape))
+
+
+def _padded(size: int) -> int:
+    """A size that is whole words, with one to spare."""
+    return (size + 7) // 8 * 8 + 8
 
 
 def pack_bits(bits: Tensor) -> Tensor:

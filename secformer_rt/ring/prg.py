@@ -5,8 +5,10 @@ from __future__ import annotations
 import hmac
 import math
 import os
+import sys
 from typing import NoReturn
 
+import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -16,7 +18,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from secformer_rt.ring.jit import empty
-from secformer_rt.ring.packing import packed_size, unpack_words
 
 SEED_BYTES = 32
 
@@ -108,12 +109,19 @@ class Prg:
 
         Args:
             shape: of the result.
-            bits: 1 to 64. Every element takes ceil(bits / 8) bytes of the stream, little-endian.
+            bits: 1 to 64. Every element takes 8 bytes of the stream, or 4 up to 32 bits, little-endian.
 
         Returns:
             int64 tensor.
         """
-        return unpack_words(self.bytes(packed_size(math.prod(shape), bits)), tuple(shape), bits)
+        if not 1 <= bits <= 64:
+            raise ValueError(f"bits must be between 1 and 64, not {bits}")
+        size, kind = (4, np.uint32) if bits <= 32 else (8, np.uint64)
+        stream = self.bytes(size * math.prod(shape)).numpy().view(np.dtype(kind).newbyteorder("<"))
+        words = stream.astype(np.int64) if size == 4 or sys.byteorder == "big" else stream.view(np.int64)
+        if bits < 8 * size:
+            words &= (1 << bits) - 1
+        return torch.from_numpy(words).view(tuple(shape))
 
     def planes(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform bytes, each of which is eight packed bits, as a uint8 tensor of the given shape."""

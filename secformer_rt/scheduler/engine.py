@@ -18,7 +18,8 @@ from torch import Tensor
 from secformer_rt.graph.ir import Graph
 from secformer_rt.protocols.core import Deal, Dealt, Open, Parallel, Protocol, Secret, Wait
 from secformer_rt.protocols.correlations import Correlation
-from secformer_rt.protocols.lowering import Lowering, Model, kind
+from secformer_rt.protocols.lowering import Lowering, kind
+from secformer_rt.protocols.model import Model
 
 T = TypeVar("T")
 

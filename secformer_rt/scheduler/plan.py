@@ -15,7 +15,8 @@ from secformer_rt.protocols.core import Dealt, Open, Protocol, Secret
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import Weight, WeightProduct
-from secformer_rt.protocols.lowering import Lowering, Model, input_frac, parameter_frac
+from secformer_rt.protocols.lowering import Lowering, input_frac, parameter_frac
+from secformer_rt.protocols.model import Model
 from secformer_rt.ring.kernels import pack
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.ledger import Ledger
@@ -184,7 +185,7 @@ def plan_graph(lowering: Lowering) -> Plan:
     outputs = engine.run_graph(lowering, meta_model(graph, lowering), inputs)
     weights = sum(8 * prod(p.shape) * (1 if p.kind is ParameterKind.OFFSET else 2) for p in graph.parameters)
     prepared = sum(
-        item.size
+        8 * prod(item.shape)
         for planned in planner.plan.deals
         if isinstance(planned.correlation, WeightProduct)
         for item in planned.correlation.fields

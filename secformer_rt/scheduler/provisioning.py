@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from secformer_rt.errors import OutOfRangeError
+from secformer_rt.graph.bert import EMBEDDINGS
 from secformer_rt.graph.ir import Graph, Input, Parameter, ParameterKind
 from secformer_rt.graph.preset import FixedPointBits
 from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import Weight
-from secformer_rt.protocols.lowering import Model, input_frac, parameter_frac
+from secformer_rt.protocols.lowering import input_frac, parameter_frac
+from secformer_rt.protocols.model import Model
+from secformer_rt.protocols.rings import centred_parameters
 from secformer_rt.ring.fixed_point import encode
 from secformer_rt.ring.kernels import pack
 from secformer_rt.ring.prg import SecretSeed
@@ -24,6 +27,9 @@ def encode_parameter(graph: Graph, parameter: Parameter, value: Tensor, bits: Fi
     Raises:
         OutOfRangeError: a value does not fit; the sentence names the parameter.
     """
+    if bits.rings == "narrow" and parameter.name in centred_parameters(graph):
+        value = value.to(torch.float64)
+        value = value - value.mean(-1, keepdim=True)
     try:
         return encode(value, parameter_frac(graph, parameter.name, bits))
     except OutOfRangeError as error:
@@ -38,6 +44,8 @@ def encode_input(wire: Input, value: Tensor, bits: FixedPointBits) -> Tensor:
     """
     if wire.integer:
         return value.to(torch.int64)
+    if bits.rings == "narrow" and wire.name == EMBEDDINGS:
+        value = value - value.mean(-1, keepdim=True)
     return encode(value, input_frac(wire, bits))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
 from secformer_rt.protocols.linear import WeightProduct
-from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.model import Model
 from secformer_rt.ring.packing import pack_words, unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.scheduler.plan import Plan

@@ -14,7 +14,7 @@ from secformer_rt.graph.preset import Preset, load_preset
 from secformer_rt.protocols.core import Open, Protocol, Secret
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import Weight
-from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.model import Model
 from secformer_rt.ring.kernels import pack
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.ring.sharing import share

@@ -20,8 +20,8 @@ from secformer_rt.graph.preset import (
 )
 from secformer_rt.protocols.activations import _root, gelu, relu, sigmoid, tanh
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.model import Model
 from tests.protocols.common import Build, plain, plan_words, preset, random_words, run_words
 from tests.support import Outcome, run_protocol
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from secformer_rt.protocols.bits import arithmetic, bit_products
 from secformer_rt.protocols.comparison import borrow, less_than
 from secformer_rt.protocols.core import Bits, Opened, Protocol, Secret
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.truncation import evaluate, truncate
 from secformer_rt.ring.packing import pack_bits, unpack_bits
 from tests.protocols.common import plain, random_words, run_words, signed, total

@@ -9,8 +9,8 @@ from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import Comparison
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.exponential import _factors, exponential, limit_exponential
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.model import Model
 from tests.protocols.common import plan_words, random_words, run_words
 from tests.protocols.test_uniformity import check_fresh, check_uniform
 from tests.support import Outcome

@@ -10,9 +10,9 @@ from secformer_rt.graph import approximations
 from secformer_rt.graph.preset import Comparison, ExactSoftmax
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.histogram import GROUP, highest_bucket
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
-from secformer_rt.protocols.softmax import MOST_BUCKETS, _buckets, exact_attend
+from secformer_rt.protocols.model import Model
+from secformer_rt.protocols.softmax import MOST_BUCKETS, buckets_for, exact_attend
 from secformer_rt.ring.fixed_point import encode
 from tests.protocols.common import plan_words, preset, run_words, total
 
@@ -81,16 +81,16 @@ def test_softmax(tokens: int, masked: bool, reach: float) -> None:
     assert float((outcome.value() - want).abs().max()) < 3e-3
     assert outcome.results[0].frac <= 38  # what the next matrix takes without a truncation
     assert isinstance(CHOICE, ExactSoftmax)
-    if _buckets(CHOICE, reach, masked=masked):
+    if buckets_for(CHOICE, reach, masked=masked):
         assert outcome.plan.rounds <= (14 if masked else 13)
 
 
 def test_a_range_too_wide_takes_the_tournament() -> None:
     assert isinstance(CHOICE, ExactSoftmax)
-    assert _buckets(CHOICE, 62.0, masked=False).count == 128  # type: ignore[union-attr]
-    assert _buckets(CHOICE, 250.0, masked=False).count == MOST_BUCKETS  # type: ignore[union-attr]
-    assert _buckets(CHOICE, 250.0, masked=True) is None
-    assert _buckets(CHOICE, 512.0, masked=False) is None
+    assert buckets_for(CHOICE, 62.0, masked=False).count == 128  # type: ignore[union-attr]
+    assert buckets_for(CHOICE, 250.0, masked=False).count == MOST_BUCKETS  # type: ignore[union-attr]
+    assert buckets_for(CHOICE, 250.0, masked=True) is None
+    assert buckets_for(CHOICE, 512.0, masked=False) is None
     empty = torch.empty((1, 2, 128, 128), dtype=torch.int64, device="meta")
     few = torch.empty((1, 2, 128, 4), dtype=torch.int64, device="meta")
     plan = plan_words(lambda s, _: exact_attend(s[0], s[1], None, CHOICE, None, BITS), (empty, 52), (few, 26))  # type: ignore[arg-type]

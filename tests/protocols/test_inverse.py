@@ -11,7 +11,7 @@ from secformer_rt.graph.iterations import InverseKind, goldschmidt_steps, newton
 from secformer_rt.graph.preset import Seeded
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.inverse import goldschmidt, newton, seeded
-from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.model import Model
 from tests.protocols.common import run_words, total
 from tests.support import Outcome
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.layernorm import layer_norm, variance
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.model import Model
 from secformer_rt.ring.fixed_point import encode
 from tests.protocols.common import Parameter, preset, random_words, run_words, total
 from tests.support import Outcome

@@ -5,7 +5,7 @@ import torch
 
 from secformer_rt.protocols.core import Protocol, Secret, parallel
 from secformer_rt.protocols.linear import Weight, linear, secret_matmul
-from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.product import multiply
 from tests.protocols.common import Parameter, random_words, run_words, total
 

@@ -8,7 +8,7 @@ from secformer_rt.errors import BadConfigError
 from secformer_rt.graph import approximations
 from secformer_rt.graph.preset import Comparison, Polynomial, Quad
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.polynomial import argument, combine, cubic, piecewise, quad, reach
 from tests.protocols.common import plain, plan_words, preset, random_words, run_words
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from secformer_rt.protocols.bits import arithmetic
 from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Bits, Protocol, Secret, parallel
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_elementwise, open_masked
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.product import multiply, product
 from secformer_rt.protocols.truncation import evaluate, truncate
 from tests.protocols.common import plain, random_words, result, run_words, signed, total

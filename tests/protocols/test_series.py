@@ -9,8 +9,8 @@ from secformer_rt.errors import BadConfigError
 from secformer_rt.graph import approximations
 from secformer_rt.graph.preset import Comparison, FourierErf, FourierTanh
 from secformer_rt.protocols.core import Opened, Protocol, Secret
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.series import (
     below_cuts,
     cosine_series,

@@ -8,7 +8,7 @@ from secformer_rt.graph import approximations
 from secformer_rt.graph.iterations import Iteration, goldschmidt_steps
 from secformer_rt.graph.preset import Comparison, ExactSoftmax, Goldschmidt, LimitExponential, Seeded, TwoQuad
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.softmax import exact_attend, exact_softmax, two_quad_attend, two_quad_softmax
 from secformer_rt.ring.fixed_point import encode
 from tests.protocols.common import preset, run_words

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.lowering import Model
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.truncation import truncate, truncate_locally, truncate_many
 from tests.protocols.common import plain, random_words, run_words, total
 

@@ -21,9 +21,9 @@ from secformer_rt.protocols.exponential import exponential
 from secformer_rt.protocols.inverse import goldschmidt, seeded
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.maximum import row_maximum
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.product import multiply
 from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
 from secformer_rt.protocols.truncation import truncate

@@ -20,7 +20,9 @@ from tests.support import Outcome, provision, run_model
 VOCABULARY, TOKENS = 400, 10
 TINY = synthetic_architecture("bert-tiny").model_copy(update={"vocabulary": VOCABULARY})
 CASES: list[tuple[str, Embedding]] = [
-    (name, embedding) for name in ("exact", "secformer") for embedding in ("private", "public-tables")
+    (name, embedding)
+    for name in ("exact", "secformer", "swift", "swift-2quad")
+    for embedding in ("private", "public-tables")
 ]
 
 

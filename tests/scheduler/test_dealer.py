@@ -13,8 +13,8 @@ from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
 from secformer_rt.protocols.linear import linear
-from secformer_rt.protocols.lowering import Model
 from secformer_rt.protocols.masking import Mask
+from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.product import Products
 from secformer_rt.protocols.truncation import TruncationMask, truncate
 from secformer_rt.ring.prg import SecretSeed
@@ -91,9 +91,9 @@ def test_whoever_was_sent_less_is_sent_the_next_correction() -> None:
 def test_the_shares_are_of_what_was_derived() -> None:
     plan = planned(
         TruncationMask((50,), 64, (8, 20)),
-        Products(((Ref(0, 0), Ref(0, 2)), (Ref(0, 1), Ref(0, 0))), ((50,), (50,)), (64, 44)),
+        Products(((Ref(0, 0), Ref(0, 1)), (Ref(0, 3), Ref(0, 0))), ((50,), (50,)), (64, 44)),
     )
-    (r, bit, eight, twenty), (product, small) = opened(plan, fresh_seeds())
+    (r, eight, twenty, bit), (product, small) = opened(plan, fresh_seeds())
     assert torch.equal(bit, (r < 0).to(torch.int64))
     assert torch.equal(eight, (r >> 8) & ((1 << 56) - 1))
     assert torch.equal(twenty, (r >> 20) & ((1 << 44) - 1))

@@ -10,8 +10,9 @@ from torch import Tensor
 from secformer_rt.graph.ir import Add, Graph, Input, Linear, Node, Parameter, ParameterKind
 from secformer_rt.protocols.core import Dealt, Open, Parallel, Protocol, Secret, Wait, booked, parallel
 from secformer_rt.protocols.correlations import Correlation
-from secformer_rt.protocols.lowering import Lowering, Model
+from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.protocols.masking import Mask, open_masked
+from secformer_rt.protocols.model import Model
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.plan import plan_graph
 from tests.protocols.common import plain, preset

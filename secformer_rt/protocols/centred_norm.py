@@ -1,0 +1,149 @@
+"""LayerNorm of rows whose mean is known, from one opening of what is to be normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil, log2
+
+from torch import Tensor
+
+from secformer_rt.graph.preset import Comparison, LayerNormChoice
+from secformer_rt.graph.ranges import iteration
+from secformer_rt.protocols.core import Opened, Protocol, Secret, deal, parallel
+from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
+from secformer_rt.protocols.inverse import inverse
+from secformer_rt.protocols.layernorm import OUTPUT_INT, Gain
+from secformer_rt.protocols.product import product
+from secformer_rt.protocols.rings import WORD
+from secformer_rt.protocols.truncation import truncate_many
+
+RELATIVE = 12  # significant bits of a deviation and of an inverse root
+MEAN_FRAC = 12  # fraction bits of a mean
+DIVISOR = 16  # most fraction bits of 1/h
+
+
+@dataclass(frozen=True, slots=True)
+class SquaresOfMask(Correlation):
+    """``sum R^2`` of a mask R (..., H), and R times its dealt top bit, modulo ``2^bits``."""
+
+    mask: Ref
+    bit: Ref | None
+    shape: Shape
+    bits: int
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """One word a row; one of ``bits`` bits an element where there is a top bit."""
+        rows = Field((*self.shape[:-1], 1), Source.DERIVED)
+        return (rows,) if self.bit is None else (rows, Field(self.shape, Source.DERIVED, self.bits))
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """The mask and its top bit."""
+        return (self.mask,) if self.bit is None else (self.mask, self.bit)
+
+    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The squares' sum and the products."""
+        mask = inputs[0]
+        squares = (mask * mask).sum(-1, keepdim=True)
+        return [squares] if self.bit is None else [squares, mask * inputs[1]]
+
+
+def sum_of_squares(x: Opened) -> Protocol[Secret]:
+    """``sum x^2`` of each row of a truncated x, from its opening, with twice its fraction bits.
+
+    With ``x = P - R + w b 2^K`` (P and w public; R and the bit b dealt):
+    ``sum x^2 = sum P^2 - 2 sum P R + sum R^2 + sum w (2^(K+1) (P b - R b) + 2^(2K) b)``, where T deals
+    ``sum R^2`` and the R b. Intermediate sums may wrap; only the result must fit.
+
+    Cost: 0 rounds; dealer: one word a row and ``63 - K`` bits an element.
+    """
+    shape, ring = tuple(x.public.shape), x.ring
+    dealt = yield from deal(SquaresOfMask(x.mask, x.bit, shape, max(1, 63 - ring)))
+    share = dealt.shares[0] - 2 * (x.public * x.share).sum(-1, keepdim=True)
+    if x.wrap is not None:
+        bit = x.form.terms[-1].share
+        assert bit is not None
+        crossed = (x.public * bit - dealt.shares[1]) << (ring + 1)
+        if 2 * ring < 64:
+            crossed = crossed + (bit << (2 * ring))
+        share = share + (x.wrap * crossed).sum(-1, keepdim=True)
+    if x.server == 0:
+        share = share + (x.public * x.public).sum(-1, keepdim=True)
+    return Secret(x.server, share, 2 * x.frac)
+
+
+def centred_norm(
+    x: Secret,
+    mean: Secret | None,
+    gain: Gain,
+    offset: Secret,
+    choice: LayerNormChoice,
+    comparison: Comparison,
+    bounds: tuple[float, float],
+    eps: float,
+    *,
+    frac: int,
+    ring: int,
+    share: int,
+    want_mean: bool,
+) -> Protocol[Secret]:
+    """``(x - mean) / sqrt(var + eps) * gain + offset`` along the last axis, for a mean that is known.
+
+    The truncation of ``d = x - mean`` opens it; the variance and the last product are made of that opening,
+    and the truncation of the product opens it for the matrices that read it (see :func:`open_modulo`).
+
+    Args:
+        x: (..., H), in any ring that holds it.
+        mean: (..., 1), None where it is 0.
+        gain: gamma, provisioned.
+        offset: beta (H,).
+        choice: how the inverse root is computed.
+        comparison: how its seeds are found.
+        bounds: smallest and largest variance to be ready for.
+        eps: added to the variance.
+        frac: fraction bits of the result.
+        ring: in which matrices take it; 0 if none does.
+        share: in which its shares are needed.
+        want_mean: whether to add the result's own mean, ``mean``, for the next residual.
+
+    Cost: 2 rounds and those of the inverse root.
+    Error: 2^-12 relative, and that of the inverse root.
+    Security: every opening is a truncation's.
+    """
+    size = x.shape[-1]
+    half = size.bit_length() - 1
+    scale = size / 2**half
+    low, high = bounds
+    x_frac = min(x.frac, RELATIVE + max(0, ceil(-log2(low) / 2)))
+    root_frac = RELATIVE + max(0, ceil(log2(high) / 2))
+    d = x if mean is None else x.local(x.share - mean.at(x.frac).share)
+    # In 64 bits something must be cut off for a truncation; a further bit, which is 0, will do.
+    (d,) = yield from truncate_many(d.at(max(d.frac, x_frac + (d.ring == WORD))), (x_frac,))
+    opened = d.truncated
+    assert opened is not None
+    squares = yield from sum_of_squares(opened)
+    # H var = 2^half h var, so dividing by H is a change of fraction bits and a product with 1/h.
+    divisor = min(DIVISOR, 61 - squares.frac - half - ceil(log2(high * scale)))
+    v = Secret(x.server, squares.share * round(2**divisor / scale), squares.frac + half + divisor)
+    v = v.plus_public(round(eps * 2**v.frac))
+    root = yield from inverse(
+        v, "rsqrt", choice.rsqrt, iteration(choice.rsqrt, bounds, "rsqrt"), bounds,
+        frac=root_frac, input_frac=24, slope_frac=30, comparison=comparison,
+    )  # fmt: skip
+    assert root.truncated is not None
+    total = x_frac + gain.frac + root_frac
+    modulo = min(64, total + max(OUTPUT_INT + 2, ring - frac))
+    forms = (opened.form, gain.form(x.server), root.truncated.form)
+    result = yield from product(*(replace(form, ring=modulo) for form in forms))
+    result = result.local(result.share + offset.at(total).share)
+    if not want_mean:
+        (rounded,) = yield from truncate_many(result, (frac,), share)
+        return rounded
+    sums = Secret(x.server, result.share.sum(-1, keepdim=True), total + half, modulo)
+    (rounded,), (average,) = yield from parallel(
+        truncate_many(result, (frac,), share), truncate_many(sums, (MEAN_FRAC,))
+    )
+    divided = average.local(average.share * round(2**MEAN_FRAC / scale), 2 * MEAN_FRAC)
+    rounded.mean = divided
+    return rounded

@@ -1,0 +1,112 @@
+"""The graph's operations in rings as narrow as calibrated ranges allow, each wire opened once.
+
+A truncation's opening is wide enough for the matrix products that follow it, LayerNorm takes one opening
+of its input, GeLU one of each of its parts. What has no narrow form is computed in 64 bits.
+"""
+
+from __future__ import annotations
+
+from secformer_rt.graph import ir
+from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad
+from secformer_rt.graph.ranges import inverse_range, node_iteration
+from secformer_rt.protocols.centred_norm import centred_norm
+from secformer_rt.protocols.core import Protocol, Secret
+from secformer_rt.protocols.gelu_product import INSIDE_FRAC, gelu_product
+from secformer_rt.protocols.linear import linear, secret_matmul
+from secformer_rt.protocols.model import Model
+from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad
+from secformer_rt.protocols.rings import WORD, Rings, ring_for
+from secformer_rt.protocols.softmax import MASKED
+from secformer_rt.protocols.truncation import truncate_many
+
+
+def narrow(rings: Rings, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret] | None:
+    """The protocol of a node, or None where the one in 64 bits serves."""
+    op, ring = node.op, rings.product(node)
+    if isinstance(op, ir.Embed | ir.Linear) and ring is not None:
+        return _product(rings, node, wires[0], model, ring)
+    if isinstance(op, ir.LayerNorm):
+        return _norm(rings, node, op, wires[0], model)
+    if isinstance(op, ir.Scores) and wires[0].ring < WORD:
+        return secret_matmul(wires[0], wires[1], transpose=True, ring=_scores_ring(rings, node))
+    if isinstance(op, ir.Attend) and wires[1].ring < WORD:
+        return _attend(rings, node, wires)
+    if isinstance(op, ir.Gelu) and isinstance(rings.preset.gelu, FourierErf) and wires[0].ring < WORD:
+        return _gelu(rings, node, rings.preset.gelu, wires[0])
+    return None
+
+
+def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) -> Protocol[Secret]:
+    """A weight's product; queries, keys and values are truncated at once, all in one round."""
+    frac = rings.bits.activation
+    if x.frac > frac:
+        wide = Secret(x.server, x.share, x.frac, min(x.ring, WORD, ring + x.frac - frac))
+        (x,) = yield from truncate_many(wide, (frac,), ring)
+    y = yield from linear(x, model.weights[node.parameters[0]], ring)
+    if len(node.parameters) > 1:
+        y = y.local(y.share + model.offsets[node.parameters[1]].at(y.frac).share)
+    heads = rings.reads(node.name, ir.SplitHeads)
+    if heads is None:
+        return y
+    (y,) = yield from truncate_many(y, (rings.bits.function,), _consumer_ring(rings, heads))
+    return y
+
+
+def _consumer_ring(rings: Rings, heads: ir.Node) -> int:
+    """The ring of the product that reads queries, keys or values."""
+    scores = rings.reads(heads.name, ir.Scores)
+    return WORD - 1 if scores is None else _scores_ring(rings, scores)
+
+
+def _scores_ring(rings: Rings, node: ir.Node) -> int:
+    # Two more than scores reach, for a histogram's ends.
+    return min(WORD - 1, ring_for(2 * rings.bits.function, rings.reach(node.name, MASKED) + 2))
+
+
+def _norm(rings: Rings, node: ir.Node, op: ir.LayerNorm, x: Secret, model: Model) -> Protocol[Secret]:
+    residual = rings.reads(node.name, ir.Add) is not None
+    return centred_norm(
+        x,
+        x.mean,
+        model.gains[node.parameters[0]],
+        model.offsets[node.parameters[1]],
+        rings.preset.layernorm,
+        rings.preset.comparison,
+        inverse_range(rings.graph, node, rings.preset, rings.calibration),
+        op.eps,
+        frac=rings.bits.activation,
+        ring=rings.input(node.name),
+        share=rings.share(node.name),
+        want_mean=residual,
+    )
+
+
+def _attend(rings: Rings, node: ir.Node, wires: list[Secret]) -> Protocol[Secret]:
+    preset = rings.preset
+    scores, values = wires[:2]
+    heads = next(n for n in rings.graph.nodes if n.name == node.inputs[1])
+    iteration = node_iteration(rings.graph, node, preset, rings.calibration)
+    merged = rings.reads(node.name, ir.MergeHeads)
+    ring = rings.input(merged.name) if merged is not None else 0
+    given = Attention(
+        values,
+        rings.reach(heads.inputs[0], float(1 << rings.bits.range)),
+        wires[2] if len(wires) == 3 else None,
+        rings.bits.function,
+        ring or WORD,
+        rings.bits.activation,
+        preset.comparison,
+    )
+    if isinstance(preset.softmax, TwoQuad):
+        bounds = inverse_range(rings.graph, node, preset, rings.calibration)
+        return narrow_two_quad(scores, given, preset.softmax, iteration, bounds)
+    assert isinstance(preset.softmax, ExactSoftmax)
+    reach = min(MASKED, rings.reach(node.inputs[0], MASKED))
+    return narrow_exact(scores, given, preset.softmax, iteration, reach)
+
+
+def _gelu(rings: Rings, node: ir.Node, choice: FourierErf, x: Secret) -> Protocol[Secret]:
+    frac = rings.bits.function
+    result = frac + INSIDE_FRAC + 1
+    ring = min(WORD, (rings.input(node.name) or WORD) + result - rings.bits.activation)
+    return gelu_product(x, choice, frac=frac, ring=ring, comparison=rings.preset.comparison)

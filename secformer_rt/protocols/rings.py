@@ -1,0 +1,120 @@
+"""How wide the ring of each product must be, from the calibrated range of what it computes.
+
+Everything here follows from the graph, the preset and the calibration, so all parties agree on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, log2
+
+from secformer_rt.graph import ir
+from secformer_rt.graph.preset import FixedPointBits, FourierErf, Preset
+from secformer_rt.graph.ranges import Calibration
+
+WORD = 64
+SIGN_AND_ROOM = 2  # bits that a truncation needs beside those of the value
+
+
+def ring_for(frac: int, reach: float) -> int:
+    """Bits that hold values up to ``reach`` with ``frac`` fraction bits, and can be truncated."""
+    return frac + max(0, ceil(log2(reach))) + SIGN_AND_ROOM
+
+
+def centred(graph: ir.Graph, node: ir.Node) -> bool:
+    """Whether the mean of this node's rows makes no difference, since only a LayerNorm reads them.
+
+    Then the columns of its matrix, or the rows of its table, are shared less their mean: LayerNorm's input
+    comes centred, but for the mean of a residual.
+    """
+    readers = [other for other in graph.nodes if node.name in other.inputs]
+    return bool(readers) and all(
+        isinstance(reader.op, ir.LayerNorm)
+        or (isinstance(reader.op, ir.Add | ir.AddRows) and centred(graph, reader))
+        for reader in readers
+    )
+
+
+def centred_parameters(graph: ir.Graph) -> frozenset[str]:
+    """The parameters that are shared less the mean of their last axis."""
+    kinds = ir.Embed | ir.AddRows | ir.Linear
+    return frozenset(
+        name
+        for node in graph.nodes
+        if isinstance(node.op, kinds) and centred(graph, node)
+        for name in node.parameters
+    )
+
+
+@dataclass(frozen=True)
+class Rings:
+    """Rings of a graph's products under a preset."""
+
+    graph: ir.Graph
+    preset: Preset
+    calibration: Calibration | None
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[ir.Node, ...]]:
+        """Who reads each wire."""
+        found: dict[str, list[ir.Node]] = {}
+        for node in self.graph.nodes:
+            for wire in dict.fromkeys(node.inputs):
+                found.setdefault(wire, []).append(node)
+        return {wire: tuple(nodes) for wire, nodes in found.items()}
+
+    @property
+    def bits(self) -> FixedPointBits:
+        """The preset's fraction bits."""
+        return self.preset.fixed_point
+
+    def reads(self, wire: str, *kinds: type) -> ir.Node | None:
+        """The first reader of a wire that is one of these operations."""
+        return next((node for node in self.readers.get(wire, ()) if isinstance(node.op, kinds)), None)
+
+    def reach(self, wire: str, default: float) -> float:
+        """What a wire stays below in absolute value: as calibrated, with headroom, or the default."""
+        seen = self.calibration.range(wire, "output") if self.calibration else None
+        return max(-seen[0], seen[1]) if seen else default
+
+    def product(self, node: ir.Node) -> int | None:
+        """The ring of a matrix product, or None where it needs all 64 bits."""
+        frac = self.bits.activation + self.bits.weight
+        default = float(1 << self.bits.range)
+        if isinstance(node.op, ir.Embed):
+            total = self.reads(node.name, ir.AddRows)
+            wire = total.name if total else node.name
+            return ring_for(self.bits.table, self.reach(wire, default)) if centred(self.graph, node) else None
+        if not isinstance(node.op, ir.Linear):
+            return None
+        total = self.reads(node.name, ir.Add)
+        if total is not None and centred(self.graph, node):
+            return min(WORD, ring_for(frac, self.reach(total.name, 4 * default)))
+        gelu = self.preset.gelu
+        if self.reads(node.name, ir.Gelu) and isinstance(gelu, FourierErf):
+            # Its truncation must leave the period.
+            return min(WORD, ring_for(frac, max(gelu.period / 4, self.reach(node.name, default))))
+        if self.reads(node.name, ir.SplitHeads):
+            return min(WORD, ring_for(frac, self.reach(node.name, default)))
+        return None
+
+    def input(self, wire: str) -> int:
+        """The widest ring in which the products that read a wire take it; 0 if none takes it narrowly."""
+        return max((self.product(node) or 0 for node in self.readers.get(wire, ())), default=0)
+
+    def share(self, wire: str) -> int:
+        """The ring that shares of a LayerNorm's result are needed in."""
+        needed = 0
+        for node in self.readers.get(wire, ()):
+            if isinstance(node.op, ir.Add) and self.reads(node.name, ir.LayerNorm):
+                needed = max(needed, self.product(self._product_of(node)) or WORD)
+            elif isinstance(node.op, ir.Linear):
+                needed = max(needed, self.product(node) or WORD)
+            else:
+                return WORD
+        return needed or WORD
+
+    def _product_of(self, total: ir.Node) -> ir.Node:
+        nodes = {node.name: node for node in self.graph.nodes}
+        return next((nodes[w] for w in total.inputs if w in nodes and self.product(nodes[w])), total)
