@@ -204,7 +204,7 @@ class FixedPointBits(_Frozen):
     table: int = Field(default=16, ge=6, le=20)  # embeddings and offsets
     range: int = Field(default=8, ge=3, le=12)  # arguments of GeLU and tanh are below 2^range
     truncation: Literal["dealt", "local"] = "dealt"  # local fails at random: docs/protocols.md
-    # As narrow as calibrated ranges allow, or 64 bits. Narrow ones take activation for what matrices multiply,
+    # As narrow as calibrated ranges allow, or 64 bits. Narrow ones take activation for what matrices read,
     # weight for all matrices and gains, function and table; the others do not matter.
     rings: Literal["full", "narrow"] = "full"
 

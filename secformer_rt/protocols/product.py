@@ -20,6 +20,7 @@ from secformer_rt.protocols.core import (
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.masking import open_elementwise
+from secformer_rt.ring.monomials import Monomial, sum_of_products
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,50 +68,57 @@ def product(*forms: Form) -> Protocol[Secret]:
     plain product; three for two truncated values).
     """
     ring = min(form.ring for form in forms)
-    planning = shapes_only(*forms)
-    coefficients: dict[tuple[Ref, ...], list[tuple[Tensor | int, int]]] = {}
-    singles: dict[Ref, Term] = {}
-    for terms in combinations(*(form.terms for form in forms)):
-        exponent = sum(term.exponent for term in terms)
-        if exponent >= ring:
-            continue
-        coefficient: Tensor | int = 1
-        factors: list[Ref] = []
-        for term in terms:
-            if not planning:
-                coefficient = term.coefficient * coefficient
-            if term.ref is not None and not (term.bit and term.ref in factors):
-                factors.append(term.ref)
-                singles[term.ref] = term
-        key = tuple(sorted(factors, key=str))
-        coefficients.setdefault(key, []).append((coefficient, exponent))
-
-    dealt_keys = [key for key in coefficients if len(key) > 1]
-    shares: dict[tuple[Ref, ...], Tensor] = {(ref,): _share(term) for ref, term in singles.items()}
+    server, frac = forms[0].server, sum(form.frac for form in forms)
+    monomials = _expand(forms, ring)
+    singles = {term.ref: term for form in forms for term in form.terms if term.ref is not None}
+    dealt_keys = [key for key in monomials if len(key) > 1]
+    shares: dict[_Key, Tensor] = {(ref,): _share(term) for ref, term in singles.items()}
     if dealt_keys:
         dealt = yield from deal(
             Products(
                 tuple(dealt_keys),
                 tuple(broadcast(*(tuple(_share(singles[ref]).shape) for ref in key)) for key in dealt_keys),
-                tuple(ring - min(exponent for _, exponent in coefficients[key]) for key in dealt_keys),
+                tuple(ring - min(exponent for _, exponent in monomials[key]) for key in dealt_keys),
             )
         )
         shares.update(zip(dealt_keys, dealt.shares, strict=True))
-
-    total: Tensor | int = 0
-    server, frac = forms[0].server, sum(form.frac for form in forms)
-    if planning:
+    if shapes_only(*forms):
         return Secret(server, without_values(*forms), frac, ring)
-    for key, parts in coefficients.items():
-        factor: Tensor | int = 0
-        for coefficient, exponent in parts:
-            factor = factor + (coefficient << exponent)
-        if key:
-            total = total + factor * shares[key]
-        elif server == 0:
-            total = total + factor
-    assert isinstance(total, Tensor)
-    return Secret(server, total, frac, ring)
+    if server == 1:
+        monomials.pop((), None)
+    shape = broadcast(*(tuple(t.shape) for t in _tensors(forms)))
+    return Secret(server, _total(monomials, shares, shape), frac, ring)
+
+
+_Key = tuple[Ref, ...]
+_Part = tuple[tuple[Tensor | int, ...], int]  # public factors, and an exponent of 2
+
+
+def _expand(forms: tuple[Form, ...], ring: int) -> dict[_Key, list[_Part]]:
+    """The monomials by their dealt factors, without those whose power of two vanishes."""
+    monomials: dict[_Key, list[_Part]] = {}
+    for terms in combinations(*(form.terms for form in forms)):
+        exponent = sum(term.exponent for term in terms)
+        if exponent >= ring:
+            continue
+        factors: list[Ref] = []
+        for term in terms:
+            if term.ref is not None and not (term.bit and term.ref in factors):
+                factors.append(term.ref)
+        key = tuple(sorted(factors, key=str))
+        monomials.setdefault(key, []).append((tuple(term.coefficient for term in terms), exponent))
+    return monomials
+
+
+def _tensors(forms: tuple[Form, ...]) -> list[Tensor]:
+    found = (t for form in forms for term in form.terms for t in (term.coefficient, term.share))
+    return [t for t in found if isinstance(t, Tensor)]
+
+
+def _total(monomials: dict[_Key, list[_Part]], shares: dict[_Key, Tensor], shape: Shape) -> Tensor:
+    return sum_of_products(
+        [Monomial(tuple(parts), shares[key] if key else None) for key, parts in monomials.items()], shape
+    )
 
 
 def _share(term: Term) -> Tensor:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from secformer_rt.ring.jit import compile_now
 
+numba: Any = importlib.import_module("numba")
+extending: Any = importlib.import_module("numba.extending")
+
 BLOCK = 2048  # elements of chunk_lookup at a time, a multiple of 8
+LANE = 256  # elements of a sum of products at a time
 
 
 @compile_now("int64(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1])")
@@ -154,9 +161,80 @@ def unpack_words(buffer: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]) 
         some[n] = ((stream[at] >> shift) | high) & mask
     for n in range(inner, out.size):
         start = np.uint64(n * bits)
-        at, shift = np.int64(start >> np.uint64(6)), start & np.uint64(63)
-        word = (stream[at] if at < whole else last) >> shift
+        place, shift = np.int64(start >> np.uint64(6)), start & np.uint64(63)
+        word = (stream[place] if place < whole else last) >> shift
         if shift + np.uint64(bits) > np.uint64(64):
-            following = stream[at + 1] if at + 1 < whole else last
+            following = stream[place + 1] if place + 1 < whole else last
             word |= (following << np.uint64(1)) << (np.uint64(63) - shift)
         out[n] = word & mask
+
+
+def _words_at(_typing: Any, address: Any) -> Any:
+    """An address as a pointer to words."""
+
+    def generate(_context: Any, builder: Any, signature: Any, values: list[Any]) -> Any:
+        return builder.inttoptr(values[0], _context.get_value_type(signature.return_type))
+
+    return numba.types.CPointer(numba.int64)(address), generate
+
+
+_pointer: Any = extending.intrinsic(_words_at)
+
+
+@compile_now("void(int64[::1], int64[:, ::1], int64[:, ::1])")
+def sum_of_products(program: NDArray[np.int64], operands: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    """The sum of monomials, block by block; see ``monomials.sum_of_products``.
+
+    Args:
+        program: for every monomial its number of parts and its share's operand (-1: none); then for every
+            part a constant, a number of factors and their operands.
+        operands: (N, 3): address, words from row to row and from column to column (0 or 1).
+        out: (rows, columns).
+    """
+    rows, columns = out.shape
+    value, factor = np.empty(LANE, np.int64), np.empty(LANE, np.int64)
+    for row in range(rows):
+        for start in range(0, columns, LANE):
+            width = min(LANE, columns - start)
+            total = out[row, start : start + width]
+            total[:] = 0
+            at = 0
+            while at < program.size:
+                parts, share = program[at], program[at + 1]
+                at += 2
+                for part in range(parts):
+                    constant, count = program[at], program[at + 1]
+                    at += 2
+                    value[:width] = constant
+                    for _ in range(count):
+                        k = program[at]
+                        at += 1
+                        words = _pointer(operands[k, 0] + 8 * (row * operands[k, 1] + start * operands[k, 2]))
+                        if operands[k, 2] == 0:
+                            number = words[0]
+                            for j in range(width):
+                                value[j] *= number
+                        else:
+                            some = numba.carray(words, width)
+                            for j in range(width):
+                                value[j] *= some[j]
+                    if part == 0:
+                        factor[:width] = value[:width]
+                    else:
+                        for j in range(width):
+                            factor[j] += value[j]
+                if share < 0:
+                    for j in range(width):
+                        total[j] += factor[j]
+                else:
+                    words = _pointer(
+                        operands[share, 0] + 8 * (row * operands[share, 1] + start * operands[share, 2])
+                    )
+                    if operands[share, 2] == 0:
+                        number = words[0]
+                        for j in range(width):
+                            total[j] += factor[j] * number
+                    else:
+                        some = numba.carray(words, width)
+                        for j in range(width):
+                            total[j] += factor[j] * some[j]

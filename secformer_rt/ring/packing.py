@@ -1,7 +1,7 @@
 """The openings' wire format, and bit planes.
 
-Words travel as a stream of their low bits, the lowest first. A bit plane holds eight bits to a byte, the first
-in the most significant place; the bits that fill up its last byte are zero.
+Words travel as a stream of their low bits, the lowest first. A bit plane holds eight bits to a byte, the
+first in the most significant place; the bits that fill up its last byte are zero.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
