@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
 # Builds the image, runs docker-compose.yml, and exits with 0 only if its client printed a right answer: with
 # Docker where there is an engine, else with podman and podman-compose. BASE names another base image;
-# BUILD_OPTIONS are handed to the build, for instance what pip needs to find packages.
+# BUILD_OPTIONS are handed to the build, for instance what pip needs to find packages. --netem slows the links
+# down, as docker-compose.netem.yml says.
 set -euo pipefail
+
+netem=""
+case "$*" in
+    "") ;;
+    --netem) netem=yes ;;
+    *)
+        echo "error: launch/compose.sh takes --netem, or nothing." >&2
+        exit 2
+        ;;
+esac
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
@@ -11,37 +22,59 @@ read -r -a options <<<"${BUILD_OPTIONS:-}"
 if [[ -n "${BASE:-}" ]]; then options+=(--build-arg "BASE=$BASE"); fi
 answer="$(mktemp)"
 
+build() {
+    "$1" build "${options[@]}" --tag secformer-rt .
+    if [[ -n "$netem" ]]; then "$1" build "${options[@]}" --tag secformer-rt-netem launch/netem; fi
+}
+
 with_docker() {
-    trap 'docker compose down --volumes --timeout 10 >/dev/null 2>&1; rm -f "$answer"' EXIT
-    docker build "${options[@]}" --tag secformer-rt .
-    docker compose up --detach --no-build
-    docker wait "$(docker compose ps --all --quiet client)" >/dev/null
-    docker compose logs --no-log-prefix client >"$answer"
+    files=(--file docker-compose.yml)
+    if [[ -n "$netem" ]]; then files+=(--file docker-compose.netem.yml); fi
+    compose() { docker compose "${files[@]}" "$@"; }
+    trap 'compose down --volumes --timeout 10 >/dev/null 2>&1; rm -f "$answer"' EXIT
+    build docker
+    if ! compose up --detach --no-build; then
+        compose logs >&2
+        echo "error: not everything came up." >&2
+        exit 1
+    fi
+    local client
+    client="$(compose ps --all --quiet client)"
+    docker wait "$client" >/dev/null
+    docker logs "$client" >"$answer" 2>/dev/null
 }
 
 # podman-compose starts everything at once, whatever a service waits for, so services are started one by one.
 with_podman() {
-    trap 'timeout 120 podman-compose -p "$COMPOSE_PROJECT_NAME" down --volumes >/dev/null 2>&1; rm -f "$answer"' EXIT
-    podman build "${options[@]}" --tag secformer-rt .
-    timeout 120 podman-compose -p "$COMPOSE_PROJECT_NAME" down --volumes >/dev/null 2>&1 || true
-    local name="${COMPOSE_PROJECT_NAME}_%s_1" service container
-    timeout 300 podman-compose -p "$COMPOSE_PROJECT_NAME" up --no-start >/dev/null 2>&1
+    compose() { timeout 300 podman-compose -p "$COMPOSE_PROJECT_NAME" "$@" >/dev/null 2>&1; }
+    trap 'compose down --volumes; rm -f "$answer"' EXIT
+    build podman
+    compose down --volumes || true
+    compose up --no-start
+    local service
     for service in certs dealer server0 server1 client; do
-        # shellcheck disable=SC2059
-        container="$(printf "$name" "$service")"
-        podman start "$container" >/dev/null
+        podman start "$(container "$service")" >/dev/null
+        if [[ -n "$netem" && "$service" != certs ]]; then shape "$service"; fi
         case "$service" in
-            certs | client) timeout 900 podman wait "$container" >/dev/null ;;
-            *) until_ready "$container" "$service" ;;
+            certs | client) timeout 900 podman wait "$(container "$service")" >/dev/null ;;
+            *) until_ready "$(container "$service")" "$service" ;;
         esac
     done
-    podman logs "$container" >"$answer" 2>/dev/null
+    podman logs "$(container client)" >"$answer" 2>/dev/null
+}
+
+container() { echo "${COMPOSE_PROJECT_NAME}_$1_1"; }
+
+# As docker-compose.netem.yml has it; podman-compose may not know `network_mode: service:`.
+shape() {
+    podman run --rm --network "container:$(container "$1")" --read-only --cap-drop ALL --cap-add NET_ADMIN \
+        --security-opt no-new-privileges --env SECFORMER_RT_DELAY_MS --env SECFORMER_RT_MBIT secformer-rt-netem >&2
 }
 
 # Its log says so: `podman exec` is more than some hosts allow.
 until_ready() {
     local deadline=$((SECONDS + 600))
-    until podman logs "$1" 2>&1 | grep -q "$2 is ready"; do
+    until podman logs "$1" 2>&1 | grep -q "\"role\": \"$2\", \"event\": \"ready\""; do
         if ((SECONDS > deadline)) || [[ "$(podman inspect --format '{{.State.Running}}' "$1")" != true ]]; then
             podman logs "$1" >&2
             echo "error: $1 does not come up." >&2

@@ -1,4 +1,5 @@
-# Sourced by run.sh and test.sh: makes .venv in the checkout, once. Says everything on stderr, so that
+# shellcheck shell=bash
+# Sourced by run.sh, hosts.sh and test.sh: makes .venv in the checkout, once. Says everything on stderr, so that
 # standard output belongs to the command that is run.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
