@@ -82,6 +82,10 @@ class DesyncError(SecformerError):
     code = "desync"
 
 
+class DivergedError(DesyncError):
+    """Both ends follow the same plan, and have opened different values."""
+
+
 class BadCertificateError(SecformerError):
     """A certificate or a private key is missing, broken, expired, or somebody else's."""
 

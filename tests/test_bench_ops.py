@@ -68,10 +68,10 @@ def measurement(op: str = "gelu", preset: str = "exact", size: Size = Size(4, 8)
 
 
 def test_json_of_real_parties(tmp_path: Path) -> None:
-    plot = tmp_path / "ops.svg"
+    plot, page = tmp_path / "ops.svg", tmp_path / "ops.html"
     asked = [word for op in ("gelu", "layernorm", "softmax") for word in ("--op", op)]
     words = [sys.executable, "-m", "secformer_rt", "bench", "ops", *asked, "--size", "6x16"]
-    words += ["--repeats", "2", "--json", "--plot", str(plot)]
+    words += ["--repeats", "2", "--json", "--plot", str(plot), "--report", str(page)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         own = psutil.Process(run.pid)
         started: set[psutil.Process] = set()
@@ -101,6 +101,7 @@ def test_json_of_real_parties(tmp_path: Path) -> None:
         assert result["error_vs_exact"] < EXACT_BOUNDS[key]
         assert result["error_vs_oracle"] < ORACLE_BOUNDS.get(key, 2e-3)
     assert plot.read_text().startswith("<?xml")
+    assert "GeLU, LayerNorm and softmax: " in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

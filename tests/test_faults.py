@@ -22,6 +22,7 @@ import pytest
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
 from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.data_owner import DataOwner, describe
+from secformer_rt.clients.progress import Stage
 from secformer_rt.errors import (
     BadCertificateError,
     DesyncError,
@@ -36,9 +37,8 @@ from secformer_rt.parties.settings import ROLES, Role, load_settings
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.grpc_link import SERVICE, connect
 from tests.clients.deployment import Small, padded_batch, small_model, until_reconnected
+from tests.clients.processes import ROOT, SOON_S, launch
 
-SOON_S = 30.0
-ROOT = Path(__file__).parents[1]
 LONG = padded_batch((60, 64, 64))  # takes long enough to be interrupted
 
 
@@ -88,8 +88,8 @@ class At:
     def __init__(self, phase: str, number: int, action: partial[None]) -> None:
         self.phase, self.number, self.action, self.done = phase, number, action, False
 
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        if phase == self.phase and self.number <= done < total and not self.done:
+    def __call__(self, stage: Stage) -> None:
+        if stage.name == self.phase and self.number <= stage.done < stage.total and not self.done:
             self.done = True
             self.action()
 
@@ -167,8 +167,8 @@ from secformer_rt.clients.connection import Servers
 from secformer_rt.parties.settings import load_settings
 from tests.clients.deployment import padded_batch, small_model
 
-def die(phase, done, total):
-    if phase == sys.argv[2]:
+def die(stage):
+    if stage.name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
 
 model = small_model()
@@ -292,22 +292,6 @@ def test_strangers_and_garbage(harmed: LocalCluster, servers: Servers, model: Sm
             frames.put(b"")
             call.cancel()  # type: ignore[no-untyped-call]
     model.check(servers, model_id)
-
-
-def launch(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, psutil.Process]]:
-    """The main job, and the parties that it has started, by role."""
-    command = [sys.executable, "-m", "secformer_rt", *arguments]
-    launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    ends_at = time.monotonic() + SOON_S
-    parties: dict[str, psutil.Process] = {}
-    while len(parties) < 3 and time.monotonic() < ends_at:
-        time.sleep(0.05)
-        for child in psutil.Process(launcher.pid).children():
-            words = child.cmdline()
-            if "party" in words:
-                parties[words[words.index("party") + 1]] = child
-    assert len(parties) == 3, launcher.communicate()
-    return launcher, parties
 
 
 def test_main_job_loses_a_party() -> None:

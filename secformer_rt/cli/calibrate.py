@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
+from secformer_rt.cli.live import progress
 from secformer_rt.cli.options import (
     AsJson,
     Checkpoint,
-    PresetOption,
+    CheckpointPreset,
     Synthetic,
     Tokens,
-    chosen_preset,
+    preset_for,
     print_json,
-    progress,
 )
 from secformer_rt.clients.main_job import Job, calibrate_job, checkpoint_job, synthetic_job
 from secformer_rt.errors import BadInputError
@@ -30,7 +30,7 @@ Headroom = Annotated[float, typer.Option(min=1.0, help="By how much a value may 
 
 def calibrate(
     output: Output = None,
-    preset: PresetOption = "exact",
+    preset: CheckpointPreset = None,
     checkpoint: Checkpoint = None,
     texts: Texts = None,
     synthetic: Synthetic = None,
@@ -39,7 +39,7 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Run sample texts in plaintext, and write the range of every number that matters."""
-    chosen = chosen_preset(preset)
+    chosen = preset_for(preset, checkpoint)
     job = _job(checkpoint, texts, synthetic, tokens)
     path = output or Path(f"{job.name}-{chosen.name}.yaml")
     with progress(quiet=as_json) as on_progress:

@@ -6,16 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from secformer_rt.clients.connection import OnProgress, ignore_progress
+from secformer_rt.clients.choices import chosen_preset as chosen_preset
+from secformer_rt.clients.choices import embedding_kind as embedding_kind
+from secformer_rt.clients.choices import presets_directory as presets_directory
 from secformer_rt.errors import BadConfigError
-from secformer_rt.graph.bert import Embedding
-from secformer_rt.graph.preset import Preset, load_preset
+from secformer_rt.graph.named_preset import named_preset
+from secformer_rt.graph.preset import Preset
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.parties.access import Access
 from secformer_rt.parties.settings import ROLES, Role, Settings, load_settings
@@ -23,7 +23,22 @@ from secformer_rt.scheduler.network import CUSTOM, Network, custom_network, find
 
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="server0, server1 or dealer")]
 Config = Annotated[Path, typer.Option(help="The deployment's YAML file, the same for all parties.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A value for a key of the configuration, repeatable: --set timeouts.progress_s=60.",
+    ),
+]
 PresetOption = Annotated[str, typer.Option(help="A preset's name, or a YAML file.")]
+CheckpointPreset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="A preset's name, or a YAML file. By default the one that the checkpoint names, or else exact.",
+    ),
+]
 Checkpoint = Annotated[Path | None, typer.Option(help="A Hugging Face checkpoint directory.")]
 CalibrationOption = Annotated[
     Path | None, typer.Option("--calibration", help="What `calibrate` wrote, instead of calibrating now.")
@@ -34,19 +49,28 @@ BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Texts of one r
 EmbeddingOption = Annotated[str, typer.Option(help="private, or public-tables.")]
 RoundTrip = Annotated[float | None, typer.Option(help="Round trip of a network of your own.")]
 Rate = Annotated[float | None, typer.Option(help="Its rate in each direction, Mbit/s.")]
+MachineFile = Annotated[
+    Path | None, typer.Option("--machine", help="A YAML file of computing rates, instead of those measured.")
+]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", help="An HTML file to write a page with plots to.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-def presets_directory() -> Path:
-    """Where the presets are: in the installed package, or in the checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "configs" / "presets"
-    return installed if installed.is_dir() else package.parent / "configs" / "presets"
+def preset_for(name: str | None, checkpoint: Path | None) -> Preset:
+    """The preset asked for; without a name the one that the checkpoint was trained for, or else ``exact``.
 
-
-def chosen_preset(name: str) -> Preset:
-    """A preset by name or file."""
-    return load_preset(name, presets_directory())
+    Raises:
+        BadConfigError: there is no such preset.
+        BadCheckpointError: the checkpoint names one in a way that is not valid.
+    """
+    if name is None and checkpoint is not None and checkpoint.is_dir():
+        preset = named_preset(checkpoint, presets_directory())
+        if preset is not None:
+            typer.echo(f"Preset {preset.name}: {checkpoint / 'config.json'} names it.", err=True)
+            return preset
+    return chosen_preset(name or "exact")
 
 
 def saved_calibration(path: Path | None) -> Calibration | None:
@@ -61,13 +85,6 @@ def party_role(name: str) -> Role:
     return name
 
 
-def embedding_kind(name: str) -> Embedding:
-    """Who embeds, checked."""
-    if name not in ("private", "public-tables"):
-        raise BadConfigError(f"There is no embedding {name!r}: choose private or public-tables.")
-    return cast(Embedding, name)
-
-
 def chosen_networks(names: Sequence[str], rtt_ms: float | None, mbit: float | None) -> list[Network]:
     """Those named, each name once or several with commas; and one's own, wherever it has been described."""
     own = [] if rtt_ms is None and mbit is None else [custom_network(rtt_ms, mbit)]
@@ -77,14 +94,14 @@ def chosen_networks(names: Sequence[str], rtt_ms: float | None, mbit: float | No
     return [find_network(name) for name in split if name != CUSTOM] + own
 
 
-def deployment(config: Path, *roles: str) -> Settings:
+def deployment(config: Path, *roles: str, overrides: Sequence[str] | None = None) -> Settings:
     """A deployment that this client talks to, after a look at the certificates of the roles that it takes.
 
     Raises:
         BadConfigError: the configuration is wrong, or does not say how links are protected.
         BadCertificateError: a certificate is missing or of no use.
     """
-    settings = load_settings(config)
+    settings = load_settings(config, overrides or ())
     for role in roles:  # now, rather than after minutes of work
         Access(settings, role)
     return settings
@@ -93,26 +110,3 @@ def deployment(config: Path, *roles: str) -> Settings:
 def print_json(value: dict[str, Any]) -> None:
     """One object on standard output."""
     sys.stdout.write(json.dumps(value) + "\n")
-
-
-class progress:  # noqa: N801 - used like a function
-    """A progress line on standard error, where that is a terminal."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        # Without a terminal rich would print an empty line at the end.
-        quiet = quiet or not console.is_terminal
-        self._bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=quiet)
-        self._quiet = quiet
-
-    def __enter__(self) -> OnProgress:
-        self._bar.start()
-        self._task = self._bar.add_task("start", total=None)
-        return ignore_progress if self._quiet else self._update
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _update(self, phase: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=phase, completed=done, total=total)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from secformer_rt.cli.options import Config, RoleArgument, deployment, party_role
+from secformer_rt.cli.logs import LogFormat, LogLevelOption, LogOption, set_up_logs
+from secformer_rt.cli.options import Config, Overrides, RoleArgument, deployment, party_role
 from secformer_rt.clients.cluster import ERROR_PREFIX
 from secformer_rt.errors import PeerUnreachableError
 from secformer_rt.parties.access import Access
@@ -22,20 +23,25 @@ HEALTH_S = 3.0  # that a health check may take
 def party(
     role: RoleArgument,
     config: Config,
+    overrides: Overrides = None,
+    log: LogOption = LogFormat.AUTO,
+    log_level: LogLevelOption = None,
     watch_stdin: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run one party until it is told to stop."""
-    run_party(party_role(role), load_settings(config), watch_stdin=watch_stdin)
+    set_up_logs(log, log_level)
+    run_party(party_role(role), load_settings(config, overrides or ()), watch_stdin=watch_stdin)
 
 
 def health(
     role: RoleArgument,
     config: Config,
     ready: Annotated[bool, typer.Option("--ready", help="Ask whether it can take a run.")] = False,
+    overrides: Overrides = None,
 ) -> None:
     """Exit with 0 if a party is alive, else with 1, or with 25 where a certificate is to blame."""
     name = party_role(role)
-    settings = deployment(config)
+    settings = deployment(config, overrides=overrides)
     access = Access(settings, _asking(settings, name))
     with access.open(name) as channel:
         try:

@@ -8,30 +8,35 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from secformer_rt.cli.live import progress
 from secformer_rt.cli.options import (
     AsJson,
     BatchOption,
     CalibrationOption,
     Checkpoint,
+    CheckpointPreset,
     EmbeddingOption,
-    PresetOption,
+    MachineFile,
     Rate,
+    ReportOption,
     RoundTrip,
     Synthetic,
     chosen_networks,
     chosen_preset,
     embedding_kind,
+    preset_for,
     presets_directory,
     print_json,
-    progress,
     saved_calibration,
 )
 from secformer_rt.clients.plan_job import Asked, job_to_plan, plan_job, plan_presets, plan_summary
 from secformer_rt.clients.plan_show import show_comparison, show_plan
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import Preset
+from secformer_rt.pages.plan_page import plan_page
+from secformer_rt.pages.write import check_report, write_report
 from secformer_rt.scheduler.network import NETWORKS
-from secformer_rt.scheduler.predict import Machine
+from secformer_rt.scheduler.predict import Machine, work
 
 Compare = Annotated[
     str | None, typer.Option(help="Presets side by side, instead of --preset: exact,secformer or all.")
@@ -42,13 +47,10 @@ Profiles = Annotated[
     list[str] | None,
     typer.Option("--profile", help=f"A network, repeatable; all by default: {', '.join(NETWORKS)}."),
 ]
-MachineFile = Annotated[
-    Path | None, typer.Option("--machine", help="A YAML file of computing rates, instead of those measured.")
-]
 
 
 def plan(
-    preset: PresetOption = "exact",
+    preset: CheckpointPreset = None,
     compare: Compare = None,
     checkpoint: Checkpoint = None,
     synthetic: Synthetic = None,
@@ -61,10 +63,13 @@ def plan(
     rtt_ms: RoundTrip = None,
     mbit: Rate = None,
     machine: MachineFile = None,
+    report: ReportOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Rounds, bytes, memory and predicted seconds of one inference, without running it."""
-    presets, kind = _presets(preset, compare), embedding_kind(embedding)
+    if report is not None:
+        check_report(report)
+    presets, kind = _presets(preset, checkpoint, compare), embedding_kind(embedding)
     networks = chosen_networks(profile or list(NETWORKS), rtt_ms, mbit)
     rates = Machine() if machine is None else Machine.load(machine)
     if calibration is not None and compare is not None:
@@ -84,12 +89,14 @@ def plan(
         show_plan(summaries[0], Console())
     else:
         show_comparison(summaries, Console())
+    if report is not None:
+        write_report(plan_page(summaries, [work(planned.plan) for planned in found], rates), report)
 
 
-def _presets(preset: str, compare: str | None) -> list[Preset]:
+def _presets(preset: str | None, checkpoint: Path | None, compare: str | None) -> list[Preset]:
     if compare is None:
-        names = [preset]
-    elif compare == "all":
+        return [preset_for(preset, checkpoint)]
+    if compare == "all":
         names = sorted(path.stem for path in presets_directory().glob("*.yaml"))
     else:
         names = [name for part in compare.split(",") if (name := part.strip())]

@@ -12,9 +12,10 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional
 
-from secformer_rt.clients.connection import OnProgress, Servers, ignore_progress
+from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.data_owner import DataOwner, describe
 from secformer_rt.clients.main_job import as_used
+from secformer_rt.clients.progress import OnProgress, ignore_progress
 from secformer_rt.errors import BadInputError, MismatchError
 from secformer_rt.graph.checkpoint import default_checkpoint, load_checkpoint
 from secformer_rt.graph.tokenizer import Tokenizer

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 
 from secformer_rt.clients.cluster import ERROR_PREFIX, LocalCluster, loopback_settings
-from secformer_rt.clients.connection import OnProgress, ignore_progress
 from secformer_rt.clients.main_job import describe_job
 from secformer_rt.clients.network_asker import Asked, Question, Seconds, Timing
+from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
 from secformer_rt.emulation.hosts import HOSTS, LINKS, check_emulation, emulated_hosts
 from secformer_rt.emulation.namespaces import Here, Place
 from secformer_rt.emulation.probe import measure_link
@@ -48,7 +48,7 @@ class Measured:
     @property
     def warm(self) -> Seconds:
         """The medians of the warm inferences."""
-        return Seconds(**{name: median(seconds) for name, seconds in columns(self.timing.warm).items()})
+        return medians(self.timing.warm)
 
     @property
     def ratio(self) -> Prediction:
@@ -60,6 +60,11 @@ class Measured:
 def columns(runs: Sequence[Seconds]) -> dict[str, list[float]]:
     """Runs by phase."""
     return {name: [getattr(run, name) for run in runs] for name in Seconds.model_fields}
+
+
+def medians(runs: Sequence[Seconds]) -> Seconds:
+    """Of every phase by itself."""
+    return Seconds(**{name: median(seconds) for name, seconds in columns(runs).items()})
 
 
 class _HostedCluster(LocalCluster):
@@ -96,7 +101,7 @@ def bench_network(
     question = Question(asked=asked, manifest=manifest, repeats=repeats)
     found: list[Measured] = []
     for number, network in enumerate([NETWORKS[LOOPBACK], *emulated]):
-        on_progress(network.name, number, len(emulated) + 1)
+        on_progress(Stage("measure", number, len(emulated) + 1, detail=network.name))
         computing = found[0].warm if found else None
         found.append(_measure(network, question, computing))
     return found

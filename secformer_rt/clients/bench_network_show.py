@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from secformer_rt.clients.bench_network import LOOPBACK, Measured, columns
+from secformer_rt.clients.bench_network import LOOPBACK, Measured, columns, medians
 from secformer_rt.clients.machine import this_machine
+from secformer_rt.clients.network_asker import Timing
 from secformer_rt.clients.tables import number_table
 
 CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
@@ -20,31 +21,42 @@ CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 def network_summary(found: Sequence[Measured]) -> dict[str, Any]:
     """What ``bench network --json`` prints."""
     return {
-        "machine": {**asdict(this_machine()), "congestion_control": _congestion_control()},
+        "machine": machine_summary(),
         "profiles": {result.network.name: _profile(result) for result in found},
     }
 
 
+def machine_summary() -> dict[str, Any]:
+    """The machine that measures; for TCP, how a connection finds its rate, which namespaces inherit."""
+    return {**asdict(this_machine()), "congestion_control": _congestion_control()}
+
+
 def _profile(result: Measured) -> dict[str, Any]:
-    warm = columns(result.timing.warm)
     return {
         "nominal": {"rtt_ms": result.network.rtt_ms, "mbit": result.network.mbit},
         "links": {name: {"rtt_ms": link.rtt_ms, "mbit": link.mbit} for name, link in result.links.items()},
-        "rounds": result.timing.work.rounds,
-        "provision": result.timing.provision,
-        "cold": result.timing.cold.model_dump(),
-        "warm": {
-            **warm,
-            "median": result.warm.model_dump(),
-            "spread": {name: [min(seconds), max(seconds)] for name, seconds in warm.items()},
-        },
+        **timing_summary(result.timing),
         "predicted": {"nominal": asdict(result.nominal), "measured": asdict(result.predicted)},
         "ratio": asdict(result.ratio),
     }
 
 
+def timing_summary(timing: Timing) -> dict[str, Any]:
+    """What the inferences took, the first one and the others."""
+    warm = columns(timing.warm)
+    return {
+        "rounds": timing.work.rounds,
+        "provision": timing.provision,
+        "cold": timing.cold.model_dump(),
+        "warm": {
+            **warm,
+            "median": medians(timing.warm).model_dump(),
+            "spread": {name: [min(seconds), max(seconds)] for name, seconds in warm.items()},
+        },
+    }
+
+
 def _congestion_control() -> str:
-    """Of TCP, which decides how a connection finds its rate; namespaces inherit it."""
     return CONGESTION_CONTROL.read_text(encoding="utf-8").strip() if CONGESTION_CONTROL.exists() else ""
 
 

@@ -9,10 +9,11 @@ from typing import IO, Any, NamedTuple
 from torch import Tensor
 
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
-from secformer_rt.clients.connection import OnProgress, Servers, ignore_progress
+from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.data_owner import Answer, DataOwner
 from secformer_rt.clients.machine import this_machine
 from secformer_rt.clients.model_owner import provision
+from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
 from secformer_rt.errors import BadConfigError, SecformerError
 from secformer_rt.graph.executor import execute
 from secformer_rt.graph.operations import (
@@ -161,7 +162,7 @@ def bench_ops(
     with LocalCluster(settings, log) as cluster, cluster.watched(), Servers(cluster.settings) as servers:
         servers.wait_ready(_checker(cluster))
         for number, case in enumerate(cases):
-            on_progress(str(case), number, len(cases))
+            on_progress(Stage("measure", number, len(cases), detail=str(case)))
             found.append(_measure(servers, case, repeats))
     return found
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import IO, Self
 import yaml
 
 from secformer_rt.errors import PeerLostError, SecformerError, error_for_exit_code
-from secformer_rt.parties.settings import ROLES, Role, Settings, Tls
+from secformer_rt.parties.overrides import OPTION
+from secformer_rt.parties.settings import ROLES, Role, Settings, Tls, make_settings
 from secformer_rt.transport.authority import make_all
 
 STOP_S = 5.0
@@ -36,13 +37,21 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def loopback_settings(**overrides: object) -> Settings:
-    """A deployment on free ports of the loopback interface; its `LocalCluster` adds certificates."""
-    endpoints = {
+def loopback_settings(words: Sequence[str] = (), **overrides: object) -> Settings:
+    """A deployment on free ports of the loopback interface; its `LocalCluster` adds certificates.
+
+    Args:
+        words: Values of single keys, from the command line.
+        overrides: Values of whole sections.
+
+    Raises:
+        BadConfigError: a key or a value is wrong.
+    """
+    given: dict[str, object] = {
         role: {"bind": f"127.0.0.1:{port}", "address": f"127.0.0.1:{port}"}
         for role, port in zip(ROLES, free_ports(len(ROLES)), strict=True)
     }
-    return Settings.model_validate({**endpoints, **overrides})
+    return make_settings({**given, **overrides}, words, "The configuration of the local parties")
 
 
 @dataclass(slots=True, eq=False)
@@ -64,17 +73,18 @@ class LocalCluster:
     settings: Settings
     log: IO[str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[Role, Sequence[str]] = field(default_factory=dict)  # `--set` of one party alone
     _members: dict[Role, _Member] = field(default_factory=dict)
     _directory: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="secformer-rt-")
-        if self.settings.tls is None and not self.settings.insecure:
-            certificates = Path(self._directory.name) / "certs"
-            make_all(certificates, {}, CERTIFICATE_DAYS)
-            self.settings = self.settings.model_copy(update={"tls": Tls(directory=certificates)})
-        self.config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json")), encoding="utf-8")
         try:
+            if self.settings.tls is None and not self.settings.insecure:
+                certificates = Path(self._directory.name) / "certs"
+                make_all(certificates, {}, CERTIFICATE_DAYS)
+                self.settings = self.settings.model_copy(update={"tls": Tls(directory=certificates)})
+            self.config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json")), encoding="utf-8")
             for role in ("dealer", "server0", "server1"):
                 self.start(role)
         except BaseException:
@@ -112,6 +122,7 @@ class LocalCluster:
             "--config",
             str(self.config),
             "--watch-stdin",
+            *(part for word in self.words.get(role, ()) for part in (OPTION, word)),
         ]
         process = subprocess.Popen(
             command,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,6 +14,7 @@ from typing import Self
 from secformer_rt.errors import DesyncError
 from secformer_rt.parties.access import Access
 from secformer_rt.parties.dealer import SERVERS
+from secformer_rt.parties.logs import bound, say, short
 from secformer_rt.parties.manifest import Manifest, Purpose, compare, make_hello
 from secformer_rt.parties.report import PartyReport, Progress
 from secformer_rt.parties.server import CLIENTS
@@ -21,12 +24,9 @@ from secformer_rt.transport.channel import READY
 from secformer_rt.transport.grpc_link import connect
 from secformer_rt.transport.link import Link
 
-OnProgress = Callable[[str, int, int], None]
+logger = logging.getLogger(__name__)
+
 OnWait = Callable[[str, float, str], None]
-
-
-def ignore_progress(phase: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 class Servers:
@@ -88,7 +88,9 @@ class Servers:
             SecformerError: a server has refused.
         """
         run_id = run_id or os.urandom(16)
+        began = time.perf_counter()
         with ExitStack() as stack:
+            stack.enter_context(bound(role=role, run=short(run_id), operation=purpose))
             mine = make_hello(role, run_id, purpose, manifest, plan)
             links = tuple(self._open(stack, i, rpc, role) for i in (0, 1))
             try:
@@ -101,6 +103,9 @@ class Servers:
                 yield (links[0], links[1]), run_id
                 for link in links:
                     link.finish()
+                seconds, total = time.perf_counter() - began, links[0].traffic + links[1].traffic
+                sizes = {"sent_bytes": total.payload_sent, "received_bytes": total.payload_received}
+                say(logger, "done", logging.INFO, seconds=seconds, **sizes)
             except BaseException as error:
                 for link in links:
                     link.abort(error)
@@ -113,14 +118,15 @@ class Servers:
         return link
 
 
-def await_report(link: Link, on_progress: OnProgress) -> PartyReport:
+def await_report(link: Link, on_progress: Callable[[Progress], None] | None = None) -> PartyReport:
     """Pass progress messages on until the report of the run comes."""
     while True:
         data = link.receive_control(wire_pb2.Report).json
         try:
             if b'"phase"' in data[:16]:
                 progress = Progress.model_validate_json(data)
-                on_progress(progress.phase, progress.done, progress.total)
+                if on_progress is not None:
+                    on_progress(progress)
             else:
                 return PartyReport.model_validate_json(data)
         except ValueError as error:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from secformer_rt.clients.connection import OnProgress, Servers, await_report, ignore_progress
+from secformer_rt.clients.connection import Servers, await_report
+from secformer_rt.clients.progress import OnlineOutline, OnProgress, Stage, ignore_progress, infer_stage
 from secformer_rt.errors import BadInputError, DesyncError, MismatchError
 from secformer_rt.graph.batch import Batch
 from secformer_rt.graph.bert import client_inputs
@@ -130,6 +131,7 @@ class DataOwner:
         began = time.perf_counter()
         manifest = self._manifest
         request = Request(model_id=self._model_id, batch=batch, tokens=tokens, masked=masked)
+        on_progress(Stage("plan"))
         lowering, plan = self._plans.get(manifest, request)
         bits, graph = manifest.preset.fixed_point, lowering.graph
         description = request.model_dump_json().encode()
@@ -140,7 +142,11 @@ class DataOwner:
             shares = SharesOut(links)
             for number, wire in enumerate(graph.inputs):
                 shares.send(number, wire.name, encode_input(wire, inputs[wire.name], bits))
-            reports = (await_report(links[0], on_progress), await_report(links[1], on_progress))
+            # Server 1 is in step with server 0, and need not be watched as well.
+            outline = OnlineOutline(plan)
+            first = await_report(links[0], lambda told: on_progress(infer_stage(outline, told)))
+            reports = (first, await_report(links[1]))
+            on_progress(Stage("output"))
             (output,) = graph.outputs
             shape, frac = graph.shapes[output], plan.output_fracs[output]
             words = receive_words(links[0], 0, shape) + receive_words(links[1], 0, shape)

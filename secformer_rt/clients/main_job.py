@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
-from secformer_rt.clients.connection import OnProgress, OnWait, Servers, ignore_progress
+from secformer_rt.clients.connection import OnWait, Servers
 from secformer_rt.clients.data_owner import Answer, DataOwner
 from secformer_rt.clients.model_owner import ProvisionedModel, provision
+from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
 from secformer_rt.errors import BadCheckpointError, BadConfigError, BadInputError
 from secformer_rt.graph.architecture import Architecture, synthetic_architecture, synthetic_parameters
 from secformer_rt.graph.batch import Batch, random_batches
@@ -35,6 +36,7 @@ DEFAULT_TEXTS = (
     "The patient was given antibiotics for a lung infection.",
     "She received medicine against pneumonia.",
 )
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
 CALIBRATION_TEXTS = 12  # of the bundled ones, so that a run need not wait for all
 
 
@@ -67,7 +69,7 @@ def checkpoint_job(
     texts = tuple(texts) or DEFAULT_TEXTS
     samples = calibration_texts or bundled_texts()[:: max(1, len(bundled_texts()) // CALIBRATION_TEXTS)]
     return Job(
-        name="all-MiniLM-L6-v2" if directory is None else directory.resolve().name,
+        name=DEFAULT_MODEL if directory is None else directory.resolve().name,
         architecture=checkpoint.architecture,
         parameters=checkpoint.parameters,
         batches=tuple(tokenizer.encode(texts[i : i + batch]) for i in range(0, len(texts), batch)),
@@ -137,7 +139,7 @@ def run_job(
     with LocalCluster(settings, log) as cluster, cluster.watched():
 
         def check(role: str, seconds: float, reason: str) -> None:
-            on_progress("start", 0, 1)
+            on_progress(Stage("connect"))
             if (failure := cluster.failure()) is not None:  # then waiting on is in vain
                 raise failure
 
@@ -175,14 +177,14 @@ def calibrate_job(
     Raises:
         OutOfRangeError: a value is infinite or not a number under this preset.
     """
-    on_progress("calibrate", 0, len(job.calibration_batches))
+    on_progress(Stage("calibrate", 0, len(job.calibration_batches)))
     return calibrate(
         job.architecture,
         job.parameters,
         job.calibration_batches,
         preset,
         headroom,
-        progress=lambda done: on_progress("calibrate", done, len(job.calibration_batches)),
+        progress=lambda done: on_progress(Stage("calibrate", done, len(job.calibration_batches))),
     )
 
 
@@ -220,6 +222,7 @@ def _ask(
     job: Job, manifest: Manifest, settings: Settings, on_progress: OnProgress, on_wait: OnWait | None = None
 ) -> tuple[ProvisionedModel, tuple[Answer, ...]]:
     with Servers(settings) as servers:
+        on_progress(Stage("connect"))
         servers.wait_ready(on_wait)
         model = provision(servers, manifest, job.parameters, on_progress)
         owner = DataOwner(servers, model.model_id, manifest, job.parameters)
@@ -236,7 +239,7 @@ def _compare(
     on_progress: OnProgress,
 ) -> Outcome:
     """Run the same in plaintext: with the preset's approximations, and as the model was trained."""
-    on_progress("compare", 0, 1)
+    on_progress(Stage("compare"))
     oracle, exact = [], []
     for answer in answers:
         graph, inputs = answer.lowering.graph, answer.inputs

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from secformer_rt.clients.connection import OnProgress, Servers, await_report, ignore_progress
+from secformer_rt.clients.connection import Servers, await_report
+from secformer_rt.clients.progress import OnProgress, SharingOutline, ignore_progress
 from secformer_rt.errors import OutOfRangeError
 from secformer_rt.graph.preset import EvenSeries
 from secformer_rt.parties.manifest import Manifest
@@ -76,11 +77,13 @@ def provision(
     graph, bits = manifest.parameters(), manifest.preset.fixed_point
     description = manifest.model_dump_json().encode()
     with servers.call("Provision", "model-owner", "provision", description, manifest) as (links, run_id):
-        shares = SharesOut(links)
+        shares, outline = SharesOut(links), SharingOutline(graph.parameters)
         for number, parameter in enumerate(graph.parameters):
             words = encode_parameter(graph, parameter, parameters[parameter.name], bits)
             shares.send(number, parameter.name, words)
-            on_progress("share", number + 1, len(graph.parameters))
-        reports = (await_report(links[0], on_progress), await_report(links[1], on_progress))
+            on_progress(outline.at("share", number + 1))
+        # Server 1 is in step with server 0, and need not be watched as well.
+        first = await_report(links[0], lambda told: on_progress(outline.at(told.phase, told.done)))
+        reports = (first, await_report(links[1]))
         traffic = {f"client_{link.peer}": LinkBytes.of(link.traffic) for link in links}
     return ProvisionedModel(run_id.hex(), manifest, reports, traffic, time.perf_counter() - began)

@@ -16,6 +16,7 @@ from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.data_owner import Answer, DataOwner
 from secformer_rt.clients.main_job import DEFAULT_TEXTS, Job, checkpoint_job, synthetic_job
 from secformer_rt.clients.model_owner import provision
+from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
 from secformer_rt.errors import SecformerError
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.settings import Settings, load_settings
@@ -78,7 +79,7 @@ class Timing(_Frozen):
     work: Work
 
 
-def ask(settings: Settings, question: Question) -> Timing:
+def ask(settings: Settings, question: Question, on_progress: OnProgress = ignore_progress) -> Timing:
     """Provision and ask.
 
     Raises:
@@ -87,9 +88,12 @@ def ask(settings: Settings, question: Question) -> Timing:
     job = question.asked.job()
     with Servers(settings) as servers:
         servers.wait_ready()
-        model = provision(servers, question.manifest, job.parameters)
+        model = provision(servers, question.manifest, job.parameters, on_progress)
         owner = DataOwner(servers, model.model_id, question.manifest, job.parameters)
-        answers = [owner.infer(job.batches[0]) for _ in range(question.repeats + 1)]
+        answers = []
+        for number in range(question.repeats + 1):
+            on_progress(Stage("inference", number, question.repeats + 1))
+            answers.append(owner.infer(job.batches[0]))
     seconds = [Seconds.of(answer) for answer in answers]
     return Timing(provision=model.seconds, cold=seconds[0], warm=seconds[1:], work=work(answers[-1].plan))
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secformer_rt.clients.connection import OnProgress, ignore_progress
 from secformer_rt.clients.main_job import Job, checkpoint_job, describe_job, synthetic_job
+from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
 from secformer_rt.errors import BadInputError, SecformerError
 from secformer_rt.graph.architecture import synthetic_architecture
 from secformer_rt.graph.bert import Embedding
@@ -76,10 +76,10 @@ def plan_job(
         SecformerError: as :func:`describe_job`, or an inverse needs more iterations than the preset allows.
     """
     manifest = describe_job(job, preset, embedding, on_progress, calibration)
-    on_progress("plan", 0, 1)
+    on_progress(Stage("plan", 0, 1))
     lowering = manifest.lowering(asked.batch, asked.tokens, asked.padded)
     planned = Planned(manifest, asked, lowering, plan_graph(lowering))
-    on_progress("plan", 1, 1)
+    on_progress(Stage("plan", 1, 1))
     return planned
 
 

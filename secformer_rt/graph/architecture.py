@@ -14,13 +14,16 @@ from secformer_rt.graph.ir import Parameter, ParameterKind, Shape
 Head = Literal["mean", "cls", "pooler", "classifier"]
 """What is read off the last layer: the mean of all rows, that of [CLS], tanh(dense([CLS])), or logits."""
 
+Activation = Literal["tanh", "relu"]
+
 INITIAL_STD = 0.02
 
 
 class Architecture(BaseModel):
     """Everything public about a model. It travels to the servers as JSON, in a manifest.
 
-    ``labels`` is the number of logits of a classifier, and 0 for every other head.
+    ``labels`` is the number of logits of a classifier, and 0 for every other head. ``activation`` is
+    between the classifier's two layers. With one token type, the types of tokens do not matter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +38,7 @@ class Architecture(BaseModel):
     eps: float = Field(default=1e-12, ge=0, lt=1)
     head: Head = "mean"
     labels: int = Field(default=0, ge=0, le=65536)
+    activation: Activation = "tanh"
 
     @property
     def head_size(self) -> int:
@@ -50,6 +54,8 @@ class Architecture(BaseModel):
     def _consistent(self) -> Self:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if self.activation != "tanh" and self.head != "classifier":
+            raise ValueError("activation must be tanh with any head but 'classifier'")
         if (self.head == "classifier") != (self.labels > 0):
             raise ValueError("labels must be positive with head 'classifier', and 0 with any other")
         return self
@@ -73,7 +79,9 @@ def synthetic_architecture(name: str, head: Head = "mean", labels: int = 0) -> A
         raise BadConfigError(f"There is no architecture {name!r}: choose one of {', '.join(_SYNTHETIC)}.")
     if (head == "classifier") != (labels > 0):
         raise BadConfigError(f"{labels} labels do not fit head {head!r}: give labels to a classifier only.")
-    return Architecture(vocabulary=30522, head=head, labels=labels, **_SYNTHETIC[name])
+    return Architecture.model_validate(
+        {"vocabulary": 30522, "head": head, "labels": labels, **_SYNTHETIC[name]}
+    )
 
 
 def parameter_list(arch: Architecture) -> tuple[Parameter, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,14 @@ class Batch:
     def padded(self) -> bool:
         """Whether any text is shorter than T, so that a masked graph is needed."""
         return bool((self.lengths < self.tokens).any())
+
+    def select(self, rows: Sequence[int]) -> Batch:
+        """Some of the texts, padded to the longest of them."""
+        lengths = self.lengths[list(rows)]
+        tokens = int(lengths.max())
+        return Batch(
+            self.token_ids[list(rows), :tokens], self.type_ids[list(rows), :tokens], lengths, self.pad_id
+        )
 
     def pad_to(self, tokens: int) -> Batch:
         """The same texts padded to T = ``tokens``, for instance to hide their exact length.

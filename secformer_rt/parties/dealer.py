@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 from secformer_rt.errors import MismatchError
 from secformer_rt.graph.ir import Shape
 from secformer_rt.parties.admission import admit
+from secformer_rt.parties.checkup import Checkup
 from secformer_rt.parties.heartbeat import heartbeat
+from secformer_rt.parties.logs import note, say, short
 from secformer_rt.parties.manifest import Manifest, Request, check_run_id, compare, json_of, make_hello, parse
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Rendezvous, Visit
@@ -23,6 +27,8 @@ from secformer_rt.scheduler.randomness import corrections, parameter_mask
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.server import Caller, Handler
+
+logger = logging.getLogger(__name__)
 
 SERVERS: tuple[Role, Role] = ("server0", "server1")
 BLOCK = 4 << 20  # bytes of corrections in one message
@@ -58,12 +64,20 @@ class Dealer:
 
     def handlers(self) -> dict[str, Handler]:
         """What the dealer answers."""
-        return {"Supply": self._supply}
+        checkup = Checkup("dealer", self._settings.timeouts.handshake_s)
+        return {"Supply": self._supply, **checkup.handlers()}
+
+    def plans(self) -> list[PlanCache]:
+        """The plans of each model known."""
+        with self._lock:
+            return [model.plans for model in self._models.values()]
 
     def _supply(self, link: Link, caller: Caller) -> None:
         hello = link.receive_hello(self._settings.timeouts.handshake_s)
         link.peer = admit(caller, hello, "dealer", *SERVERS)
         check_run_id(hello)
+        note(run=short(hello.run_id), operation=hello.purpose)
+        say(logger, "started", caller=link.peer)
         description = json_of(link.receive_control(wire_pb2.Manifest))
         with self._lock:
             if (hello.run_id, hello.role) in self._runs:
@@ -115,6 +129,7 @@ class Dealer:
                     links[i].send_control(wire_pb2.Report(json=report.model_dump_json().encode()))
         except BaseException as error:
             visit.link.abort(error)
+            visit.failure = error
             raise
         finally:
             visit.release()
@@ -147,10 +162,14 @@ class _Blocks:
             self._parts, self._size = [], 0
 
 
-def receive_corrections(link: Link, total: int) -> Tensor:
-    """A server's end of :class:`_Blocks`: everything that the dealer sends for one run (uint8)."""
+def receive_corrections(link: Link, total: int, tell: Callable[[int], None]) -> Tensor:
+    """A server's end of :class:`_Blocks`: everything that the dealer sends for one run (uint8).
+
+    ``tell`` is called with the bytes so far after every block.
+    """
     received = torch.empty(total, dtype=torch.uint8)
     target = as_bytes(received)
     for number, start in enumerate(range(0, total, BLOCK)):
         link.receive_into(number, target[start : start + BLOCK])
+        tell(min(start + BLOCK, total))
     return received

@@ -22,7 +22,7 @@ from secformer_rt.transport import wire_pb2
 PROTOCOL_VERSION = 1
 RUN_ID_BYTES = 16
 
-Purpose = Literal["describe", "provision", "infer"]
+Purpose = Literal["describe", "provision", "infer", "diagnose"]
 T = TypeVar("T", bound=BaseModel)
 
 

@@ -18,14 +18,21 @@ class PlanCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._plans: OrderedDict[tuple[int, int, bool], tuple[Lowering, Plan]] = OrderedDict()
+        self.found = self.derived = 0  # how often a plan was there already, and how often not
+
+    def __len__(self) -> int:
+        return len(self._plans)
 
     def get(self, manifest: Manifest, request: Request) -> tuple[Lowering, Plan]:
         """The plan of a request, derived if need be."""
         key = (request.batch, request.tokens, request.masked)
         with self._lock:
-            if key not in self._plans:
+            if key in self._plans:
+                self.found += 1
+            else:
                 lowering = manifest.lowering(*key)
                 self._plans[key] = (lowering, plan_graph(lowering))
+                self.derived += 1
                 while len(self._plans) > KEPT:
                     self._plans.popitem(last=False)
             self._plans.move_to_end(key)

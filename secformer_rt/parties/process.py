@@ -11,15 +11,19 @@ from contextlib import ExitStack
 
 import torch
 
+from secformer_rt import __version__
 from secformer_rt.errors import PeerLostError
 from secformer_rt.parties.access import Access
 from secformer_rt.parties.dealer import Dealer
+from secformer_rt.parties.journal import Journal
+from secformer_rt.parties.logs import bound, say
+from secformer_rt.parties.metrics import Metrics, served
 from secformer_rt.parties.rendezvous import Rendezvous
 from secformer_rt.parties.server import ComputeServer
 from secformer_rt.parties.session import Neighbours
-from secformer_rt.parties.settings import Role, Settings
+from secformer_rt.parties.settings import CALLS, Role, Settings
 from secformer_rt.ring.kernels import prepare
-from secformer_rt.transport.server import Handler, serve
+from secformer_rt.transport.server import serve
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +41,18 @@ def run_party(role: Role, settings: Settings, *, watch_stdin: bool = False) -> N
     Raises:
         BadConfigError: this machine cannot listen there.
         BadCertificateError: the party's certificate is missing or of no use, or a peer's is refused.
-        PortInUseError: somebody else listens on this party's port.
+        PortInUseError: somebody else listens on this party's port, or on that of its metrics.
         PeerUnreachableError: a party that this one calls does not come up.
     """
+    with bound(role=role):
+        _run(role, settings, watch_stdin)
+
+
+def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
+    say(logger, "starts", version=__version__, pid=os.getpid())
     access = Access(settings, role)
     if settings.insecure:
-        logger.warning("%s speaks plain text: whoever reads its links sees what it sends", role)
+        logger.warning("speaks plain text: whoever reads its links sees what it sends")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -53,50 +63,54 @@ def run_party(role: Role, settings: Settings, *, watch_stdin: bool = False) -> N
     sys.setswitchinterval(SWITCH_S)
 
     with ExitStack() as stack:
-        handlers = _handlers(role, settings, access, stack)
+        endpoint, metrics = settings.endpoint(role), Metrics(role)
+        if endpoint.metrics is not None:
+            stack.enter_context(served(metrics, endpoint.metrics))
+            say(logger, "serves metrics", address=endpoint.metrics)
+        party = _party(role, settings, access, stack)
         server = serve(
-            settings.endpoint(role).bind,
-            handlers,
+            endpoint.bind,
+            Journal(role, metrics).kept(party.handlers()),
             role=role,
             max_streams=settings.streams,
             timeout_s=settings.timeouts.progress_s,
             identity=access.identity,
         )
+        metrics.watch(party.plans, lambda: server.refused)
         goodbye = PeerLostError(f"{role} is shutting down.")
         stack.callback(lambda: server.stop(reason=goodbye))
-        logger.info("%s listens on %s (pid %d)", role, settings.endpoint(role).bind, os.getpid())
+        say(logger, "listens", address=endpoint.bind)
         _wait_for_peers(role, settings, access, stack, stop)
         if not stop.is_set():
             server.set_ready(True)
-            logger.info("%s is ready", role)
+            logger.info("ready")
         stop.wait()
-        logger.info("%s stops", role)
+        logger.info("stops")
 
 
-def _handlers(role: Role, settings: Settings, access: Access, stack: ExitStack) -> dict[str, Handler]:
+def _party(role: Role, settings: Settings, access: Access, stack: ExitStack) -> Dealer | ComputeServer:
     if role == "dealer":
         prepare()
-        return Dealer(settings).handlers()
+        return Dealer(settings)
     dealer = stack.enter_context(access.open("dealer"))
     peer = None
     if role == "server1":
         peer = stack.enter_context(access.open("server0"))
     prepare()
     around = Neighbours(0 if role == "server0" else 1, settings, dealer, peer, Rendezvous())
-    return ComputeServer(around).handlers()
+    return ComputeServer(around)
 
 
 def _wait_for_peers(
     role: Role, settings: Settings, access: Access, stack: ExitStack, stop: threading.Event
 ) -> None:
     """Wait for those that this party calls."""
-    called: dict[Role, list[Role]] = {"dealer": [], "server0": ["dealer"], "server1": ["dealer", "server0"]}
-    for peer in called[role]:
+    for peer in CALLS[role]:
         address = settings.endpoint(peer).address
         channel = stack.enter_context(access.open(peer))
 
         def notice(seconds: float, reason: str, peer: Role = peer, address: str = address) -> None:
-            logger.info("%s waits for %s at %s, %.0f s: %s", role, peer, address, seconds, reason)
+            say(logger, "waits", peer=peer, address=address, seconds=seconds, reason=reason)
             if stop.is_set():
                 sys.exit(0)
 

@@ -18,6 +18,7 @@ class Visit:
     link: Link
     hello: wire_pb2.Hello
     released: threading.Event = field(default_factory=threading.Event)
+    failure: BaseException | None = None  # why its run has failed, if whoever claimed it says so
 
     def release(self) -> None:
         """Let the thread that serves the stream return."""
@@ -37,6 +38,7 @@ class Rendezvous:
         Raises:
             MismatchError: the run already has one.
             PeerLostError: nobody has claimed it in time.
+            BaseException: the run has failed.
         """
         run_id = visit.hello.run_id
         with self._changed:
@@ -49,6 +51,8 @@ class Rendezvous:
                 del self._waiting[run_id]
                 raise PeerLostError(f"Nobody has asked for this run within {timeout_s:g} s.")
         visit.released.wait()
+        if visit.failure is not None:
+            raise visit.failure
 
     def claim(self, run_id: bytes, peer: str, timeout_s: float) -> Visit:
         """Take the stream of a run, waiting for it to come.

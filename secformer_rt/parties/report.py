@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from secformer_rt.transport.traffic import Traffic
+
+Phase = Literal["provision", "offline", "online"]
 
 
 class LinkBytes(BaseModel):
@@ -82,8 +85,8 @@ def by_link(
 
 
 class Progress(BaseModel):
-    """How far a run has come."""
+    """How far a run has come: parameters when it provisions, the dealer's bytes offline, rounds online."""
 
-    phase: str
-    done: int
-    total: int
+    phase: Phase
+    done: int = Field(ge=0)
+    total: int = Field(ge=0)

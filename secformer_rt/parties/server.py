@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,8 +14,11 @@ import torch
 
 from secformer_rt.errors import MismatchError, PeerLostError
 from secformer_rt.parties.admission import admit
+from secformer_rt.parties.checkup import Checkup
 from secformer_rt.parties.dealer import receive_corrections
 from secformer_rt.parties.heartbeat import heartbeat
+from secformer_rt.parties.journal import inferred
+from secformer_rt.parties.logs import RUN_DIGITS, note, say, short
 from secformer_rt.parties.manifest import (
     Manifest,
     Purpose,
@@ -28,11 +32,13 @@ from secformer_rt.parties.manifest import (
 from secformer_rt.parties.memory import give_back
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Visit
-from secformer_rt.parties.report import OperationReport, PartyReport, Progress
+from secformer_rt.parties.report import OperationReport, PartyReport
 from secformer_rt.parties.session import Neighbours, Session, open_session
 from secformer_rt.parties.shares import SharesIn, receive_words, send_words
+from secformer_rt.parties.teller import teller
 from secformer_rt.protocols.core import Secret
-from secformer_rt.protocols.lowering import Lowering, Model, input_frac
+from secformer_rt.protocols.lowering import Lowering, input_frac
+from secformer_rt.protocols.model import Model
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.scheduler.engine import Engine
 from secformer_rt.scheduler.ledger import Ledger
@@ -40,14 +46,17 @@ from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.provisioning import add_parameter, is_masked, masked_share
 from secformer_rt.scheduler.randomness import Material
+from secformer_rt.scheduler.transcript import Transcript
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.aborts import RemoteAbort
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.server import Caller, Handler
 from secformer_rt.transport.traffic import Traffic
 
+logger = logging.getLogger(__name__)
+
 CLIENTS = ("model-owner", "data-owner")
-PROGRESS_S = 0.2  # between two progress messages to a client
+NAME_DIGITS = 16  # of a run's randomness, in the log
 
 
 @dataclass(slots=True, eq=False)
@@ -69,15 +78,22 @@ class ComputeServer:
 
     def handlers(self) -> dict[str, Handler]:
         """What this server answers. Only server 0 is called by its peer."""
-        handlers: dict[str, Handler] = {"Provision": self._provision, "Infer": self._infer}
+        checkup = Checkup(self._around.role, self._around.settings.timeouts.handshake_s)
+        handlers = {"Provision": self._provision, "Infer": self._infer, **checkup.handlers()}
         if self._around.peer is None:
             handlers["Peer"] = self._visit
         return handlers
+
+    def plans(self) -> list[PlanCache]:
+        """The plans of each model held."""
+        with self._lock:
+            return [provisioned.plans for provisioned in self._models.values()]
 
     def _visit(self, link: Link, caller: Caller) -> None:
         """The peer's stream for a run waits here until the client's request for that run takes it."""
         hello = link.receive_hello(self._around.settings.timeouts.handshake_s)
         link.peer = admit(caller, hello, self._around.role, self._around.peer_role)
+        note(run=short(hello.run_id), operation="peer")
         self._around.visits.offer(Visit(link, hello), self._around.settings.timeouts.progress_s)
 
     def _provision(self, client: Link, caller: Caller) -> None:
@@ -102,6 +118,7 @@ class ComputeServer:
             return
         admit(caller, hello, self._around.role, "data-owner")
         request = parse(Request, description, client.peer)
+        note(model=request.model_id[:RUN_DIGITS], batch=request.batch, tokens=request.tokens)
         provisioned = self._models.get(request.model_id)
         if provisioned is None:
             raise MismatchError(f"{self._around.role} holds no model {request.model_id}: provision it again.")
@@ -115,6 +132,7 @@ class ComputeServer:
         hello = client.receive_hello(self._around.settings.timeouts.handshake_s)
         client.peer = admit(caller, hello, self._around.role, *roles)
         check_run_id(hello)
+        note(run=short(hello.run_id), operation=hello.purpose)
         return hello, json_of(client.receive_control(wire_pb2.Manifest))
 
     def _agree(
@@ -126,6 +144,7 @@ class ComputeServer:
         role: str,
         plan: bytes = b"",
     ) -> wire_pb2.Hello:
+        say(logger, "started", caller=client.peer, preset=manifest.preset.name)
         mine = make_hello(self._around.role, hello.run_id, purpose, manifest, plan)
         client.send_hello(mine)
         compare(mine, hello, role)
@@ -140,18 +159,22 @@ class ComputeServer:
     def _receive_model(self, session: Session, manifest: Manifest, seed: SecretSeed) -> Model:
         """Take the client's shares, and open the masked weights with the peer."""
         server, bits = self._around.index, manifest.preset.fixed_point
-        graph, model = manifest.parameters(), Model()
+        graph, model, transcript = manifest.parameters(), Model(), Transcript()
         shares = SharesIn(session.client, server)
-        tell = _teller(session.client, "provision", len(graph.parameters))
+        tell = teller(session.client, "provision", len(graph.parameters))
         for number, parameter in enumerate(graph.parameters):
             share = shares.receive(number, parameter.name, parameter.shape)
             public = None
             if is_masked(parameter):
                 public = masked_share(parameter, share, seed)
-                send_words(session.peer, number, public)
-                public = public + receive_words(session.peer, number, parameter.shape)
+                tag = transcript.tag(number)
+                send_words(session.peer, tag, public)
+                public = public + receive_words(session.peer, tag, parameter.shape)
+                transcript.add(public)
             add_parameter(model, server, graph, parameter, share, public, seed, bits)
             tell(number + 1)
+        session.peer.send(transcript.tag(len(graph.parameters)))
+        session.peer.receive(transcript.tag(len(graph.parameters)), 0)
         return model
 
     def _run(self, session: Session, lowering: Lowering, plan: Plan, model: Model) -> None:
@@ -159,7 +182,8 @@ class ComputeServer:
         server, graph = self._around.index, lowering.graph
         began = time.perf_counter()
         seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
-        received = receive_corrections(session.dealer, plan.dealer_bytes[server])
+        tell = teller(session.client, "offline", plan.dealer_bytes[server])
+        received = receive_corrections(session.dealer, plan.dealer_bytes[server], tell)
         material = Material(plan, server, seed, received)
         material.prepare(model)
         dealer = parse(PartyReport, json_of(session.dealer.receive_control(wire_pb2.Report)), "dealer")
@@ -177,10 +201,14 @@ class ComputeServer:
         session.peer.send_control(wire_pb2.Accepted())
         session.peer.receive_control(wire_pb2.Accepted)
         ready = time.perf_counter()
-        backend = ServerBackend(plan, material, session.peer, _teller(session.client, "online", plan.rounds))
+        # The name tells whether randomness was ever used twice, and nothing else.
+        name = seed.derive("name").reveal().hex()[:NAME_DIGITS]
+        say(logger, "offline done", seconds=ready - began, dealer_bytes=received.numel(), randomness=name)
+        backend = ServerBackend(plan, material, session.peer, teller(session.client, "online", plan.rounds))
         engine = Engine(backend)
         with _located(backend.ledger, plan.rounds):
             outputs = engine.run_graph(lowering, model, inputs)
+            backend.conclude()
         done = time.perf_counter()
         report = PartyReport.of(self._around.role, _traffic(session, self._around))
         report.rounds, report.planned_rounds = len(backend.ledger.rounds), plan.rounds
@@ -190,6 +218,7 @@ class ComputeServer:
         report.tensor_bytes = received.numel() + material.prepared_bytes + engine.peak_wire_bytes
         report.operations = _operations(backend.ledger)
         report.others = [dealer]
+        inferred(report)
         self._report(session, report)
         for number, wire in enumerate(graph.outputs):
             send_words(session.client, number, outputs[wire].share)
@@ -215,6 +244,7 @@ def _located(ledger: Ledger, planned: int) -> Iterator[None]:
         if not ledger.rounds or isinstance(error.__cause__, RemoteAbort):
             raise
         label, _ = ledger.rounds[-1][0]
+        note(layer=label.layer, op=label.op)
         where = f"in round {len(ledger.rounds)} of {planned}, {label.op} of {label.layer}"
         raise PeerLostError(f"{str(error).rstrip('.')}, {where}.") from error
 
@@ -224,18 +254,3 @@ def _operations(ledger: Ledger) -> list[OperationReport]:
         OperationReport(layer=layer, op=op, rounds=cost.rounds, bytes=2 * cost.bytes, seconds=cost.seconds)
         for (layer, op), cost in ledger.summary().items()
     ]
-
-
-def _teller(client: Link, phase: str, total: int) -> Callable[[int], None]:
-    """Tells a client how far a run has come, now and then."""
-    last = 0.0
-
-    def tell(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PROGRESS_S:
-            last = now
-            message = Progress(phase=phase, done=done, total=total)
-            client.send_control(wire_pb2.Report(json=message.model_dump_json().encode()))
-
-    return tell

@@ -10,6 +10,7 @@ import grpc
 
 from secformer_rt.parties.dealer import SERVERS
 from secformer_rt.parties.heartbeat import heartbeat
+from secformer_rt.parties.journal import use
 from secformer_rt.parties.manifest import compare
 from secformer_rt.parties.rendezvous import Rendezvous
 from secformer_rt.parties.settings import Settings
@@ -72,10 +73,12 @@ def open_session(
             dealer = connect(around.dealer, "Supply", role=around.role, peer="dealer", timeout_s=wait_s)
             stack.callback(dealer.close)
             links.append(dealer)
+            use(dealer)
             dealer.send_hello(mine)
             dealer.send_control(wire_pb2.Manifest(json=description))
             peer, theirs = _join_peer(around, stack, mine)
             links.append(peer)
+            use(peer)
             compare(mine, theirs, around.peer_role)
             compare(mine, dealer.receive_hello(), "dealer")
             yield Session(client, dealer, peer)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import explain
+from secformer_rt.parties.overrides import OPTION, override
 from secformer_rt.transport.certificates import HOLDERS
 
 Role = Literal["server0", "server1", "dealer"]
 ROLES: tuple[Role, ...] = ("server0", "server1", "dealer")
+CALLS: Final[dict[str, tuple[Role, ...]]] = {
+    "dealer": (),
+    "server0": ("dealer",),
+    "server1": ("dealer", "server0"),
+    "model-owner": ("server0", "server1"),
+    "data-owner": ("server0", "server1"),
+}
+"""Whom each role calls."""
 
 
 class _Strict(BaseModel):
@@ -22,10 +32,11 @@ class _Strict(BaseModel):
 
 
 class Endpoint(_Strict):
-    """Where one party listens, and where others find it."""
+    """Where one party listens, where others find it, and where it serves metrics, if anywhere."""
 
     bind: str
     address: str
+    metrics: str | None = None
 
 
 class Tls(_Strict):
@@ -91,22 +102,45 @@ class Settings(_Strict):
         return self
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """Read a deployment's YAML. A relative directory in it is relative to the file.
 
+    Args:
+        path: The file.
+        overrides: Values that go before those of the file; see `override`.
+
     Raises:
-        BadConfigError: the file cannot be read, a key of it is wrong, or it does not say how links are
-            protected.
+        BadConfigError: the file cannot be read, a key of it or of the overrides is wrong, or nothing says
+            how links are protected.
     """
     try:
-        settings = Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadConfigError(f"Configuration {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error) if isinstance(error, UnicodeDecodeError) else explain(error)
         raise BadConfigError(f"Configuration {path} is not valid: {reason}.") from error
+    settings = make_settings(given, overrides, f"Configuration {path}")
     tls = settings.encryption()
     if tls is None:
         return settings
     placed = tls.model_copy(update={"directory": path.parent / tls.directory})
     return settings.model_copy(update={"tls": placed})
+
+
+def make_settings(given: object, overrides: Sequence[str], name: str) -> Settings:
+    """Validate a configuration, some keys of which have been given other values.
+
+    Args:
+        given: The configuration as YAML has it.
+        overrides: See `override`.
+        name: What the sentence calls the configuration.
+
+    Raises:
+        BadConfigError: a key is wrong.
+    """
+    try:
+        return Settings.model_validate(override(given, overrides, Settings))
+    except ValidationError as error:
+        where = " ".join([name, *(f"{OPTION} {word}" for word in overrides)])
+        raise BadConfigError(f"{where} is not valid: {explain(error)}.") from error

@@ -8,7 +8,7 @@ from typing import Protocol as Interface
 
 from torch import Tensor
 
-from secformer_rt.errors import DesyncError
+from secformer_rt.errors import DesyncError, DivergedError
 from secformer_rt.protocols.core import Dealt, Open
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.ring.buffers import as_bytes, as_tensor
@@ -17,6 +17,7 @@ from secformer_rt.scheduler.engine import Label
 from secformer_rt.scheduler.ledger import Ledger, opening_size
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.randomness import Material
+from secformer_rt.scheduler.transcript import Transcript
 
 
 class PeerLink(Interface):
@@ -38,6 +39,7 @@ class ServerBackend:
         self.ledger = Ledger()
         self._plan, self._material, self._link = plan, material, link
         self._progress = progress
+        self._transcript = Transcript()
 
     def deal(self, correlation: Correlation, label: Label) -> Dealt:
         """The next correlation of the plan."""
@@ -56,12 +58,13 @@ class ServerBackend:
         if number >= self._plan.rounds or self.ledger.rounds[-1] != self._plan.ledger.rounds[number]:
             raise DesyncError(f"Round {number} does not open what the plan says.")
         mine = [_packed(opening) for _, opening in openings]
-        self._link.send(number, *(as_bytes(part) for part in mine))
-        received = as_tensor(self._link.receive(number, total))
+        self._link.send(self._transcript.tag(number), *(as_bytes(part) for part in mine))
+        received = as_tensor(self._receive(number, total))
         results, offset = [], 0
         for _, opening in openings:
             size = opening_size(opening)
             results.append(_combine(opening, received[offset : offset + size]))
+            self._transcript.add(results[-1])
             offset += size
         seconds = time.perf_counter() - began
         for label, size in self.ledger.rounds[-1]:
@@ -73,6 +76,26 @@ class ServerBackend:
     def spent(self, label: Label, seconds: float) -> None:
         """Book computing time, and waiting time by the bytes waited for."""
         self.ledger.cost(label).seconds += seconds
+
+    def conclude(self) -> None:
+        """Make sure that both have opened the same, in the last round too: an empty message each way.
+
+        Raises:
+            DesyncError: they have not.
+        """
+        number = len(self.ledger.rounds)
+        self._link.send(self._transcript.tag(number))
+        self._receive(number, 0)
+
+    def _receive(self, number: int, total: int) -> memoryview:
+        try:
+            return self._link.receive(self._transcript.tag(number), total)
+        except DivergedError as error:
+            label, _ = self.ledger.rounds[number - 1][0]
+            raise DesyncError(
+                f"The servers have opened different values in round {number} of {self._plan.rounds},"
+                f" {label.op} of {label.layer}: ask again, and look for a fault in one of them if it recurs."
+            ) from error
 
 
 def _packed(opening: Open) -> Tensor:

@@ -99,6 +99,17 @@ def open_channel(
     return grpc.secure_channel(address, credentials, options=options)
 
 
+def health_check(
+    channel: grpc.Channel,
+) -> grpc.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]:
+    """The standard health check of the peer that a channel leads to."""
+    return channel.unary_unary(
+        _CHECK,
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+
+
 def wait_ready(
     channel: grpc.Channel,
     peer: str,
@@ -124,11 +135,7 @@ def wait_ready(
         PeerUnreachableError: The peer has not answered in time.
         SecformerError: What `diagnose` has found.
     """
-    check = channel.unary_unary(
-        _CHECK,
-        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-        response_deserializer=health_pb2.HealthCheckResponse.FromString,
-    )
+    check = health_check(channel)
     started_at = time.monotonic()
     while True:
         elapsed_s = time.monotonic() - started_at

@@ -37,6 +37,7 @@ def diagnose(address: str, peer: str, mine: Identity | None) -> BadCertificateEr
         if _hangs_up(address, peer, where, mine):
             time.sleep(_AGAIN_S)
             if mine is not None and _hangs_up(address, peer, where, mine):
+                mine.check_dates()
                 return BadCertificateError(
                     f"{where} refuses the certificate of {mine.role}:"
                     " compare ca.crt, and the clocks, of both machines."
@@ -46,6 +47,24 @@ def diagnose(address: str, peer: str, mine: Identity | None) -> BadCertificateEr
     except (OSError, ValueError):
         pass
     return None
+
+
+def shown_certificate(address: str, peer: str, mine: Identity) -> x509.Certificate:
+    """The certificate that a peer shows in a TLS handshake, which is not checked here.
+
+    Args:
+        address: Where the peer listens.
+        peer: The role that it should have.
+        mine: This end's certificate.
+
+    Raises:
+        OSError: there is no handshake.
+    """
+    with (
+        socket.create_connection(parse_address(address), _WAIT_S) as raw,
+        _context(mine).wrap_socket(raw, server_hostname=role_host(peer)) as tls,
+    ):
+        return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
 
 
 def _hangs_up(address: str, peer: str, where: str, mine: Identity | None) -> bool:

@@ -23,6 +23,7 @@ GRPC_PREFIX_BYTES: Final = 5
 """gRPC writes a compression flag and a 32-bit length in front of every message."""
 
 _PAYLOAD_KEY: Final = 0x7A
+_NUMBER: Final = (1 << 32) - 1  # of a tag: the message's number, below what was opened before it
 _HEADER_KEYS: Final = {0x08: 0, 0x10: 1, 0x18: 2, 0x20: 3}
 
 
@@ -56,8 +57,13 @@ def describe(kind: Kind, tag: int | None = None, total: int | None = None) -> st
     """Name a message as error sentences do: `DATA 7 of 4096 bytes`."""
     if kind in (Kind.PROGRESS, Kind.END):
         return kind.name
-    words = f"{kind.name} {tag}" if kind is Kind.DATA else kind.name
+    words = f"{kind.name} {(tag or 0) & _NUMBER}" if kind is Kind.DATA else kind.name
     return words if total is None else f"{words} of {total} bytes"
+
+
+def same_number(one: int, other: int) -> bool:
+    """Whether two tags are of the same message, whatever was opened before it."""
+    return not (one ^ other) & _NUMBER
 
 
 def encode_frame(sequence: int, kind: Kind, tag: int, total: int, *payload: Buffer) -> bytes:

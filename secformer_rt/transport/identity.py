@@ -80,6 +80,14 @@ class Identity:
             raise BadCertificateError(f"{name} is that of {actual}: {role}'s is needed here.")
         self._check_pin(certificate, role, name)
 
+    def check_dates(self) -> None:
+        """See whether this role's certificate is still good.
+
+        Raises:
+            BadCertificateError: it has expired since it was read, or this machine's clock was set back.
+        """
+        check_dates(x509.load_pem_x509_certificate(self._certificate), f"The certificate of {self.role}")
+
     def _check_pin(self, certificate: x509.Certificate, role: str, name: str) -> None:
         pin = self.pins.get(role)
         if pin is not None and fingerprint(certificate) != pin:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 from google.protobuf.message import Message
 
-from secformer_rt.errors import DesyncError, PeerLostError
+from secformer_rt.errors import DesyncError, DivergedError, PeerLostError
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.aborts import encode_abort
 from secformer_rt.transport.byte_queue import Patience
 from secformer_rt.transport.chunks import as_bytes, cut
 from secformer_rt.transport.control import MAX_CONTROL_BYTES, MAX_HELLO_BYTES, M, parse, unwrap, wrap
-from secformer_rt.transport.frames import Frame, Kind, describe, encode_frame
+from secformer_rt.transport.frames import Frame, Kind, describe, encode_frame, same_number
 from secformer_rt.transport.inbox import Inbox
 from secformer_rt.transport.raw import RawStream
 from secformer_rt.transport.traffic import Meter, Traffic
@@ -265,7 +265,10 @@ class Link:
                 return target
 
     def _check(self, frame: Frame, kind: Kind, tag: int, total: int | None) -> None:
-        if frame.kind is not kind or frame.tag != tag or (total is not None and frame.total != total):
+        is_it = frame.kind is kind and (total is None or frame.total == total)
+        if is_it and frame.tag != tag and same_number(frame.tag, tag):
+            raise DivergedError(f"{self.peer} has opened other values than this end before it sent {frame}.")
+        if not is_it or frame.tag != tag:
             raise DesyncError(
                 f"{describe(kind, tag, total)} was expected of {self.peer}, which sent {frame};"
                 " the two do not follow the same plan."

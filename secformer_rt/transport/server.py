@@ -52,6 +52,7 @@ class PartyServer:
 
     Attributes:
         port: The port it listens on.
+        refused: How many streams were turned away because as many as it takes were open.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class PartyServer:
         window_bytes: int,
         identity: Identity | None,
     ) -> None:
-        self.port = 0
+        self.port = self.refused = 0
         self._identity = identity
         self._handlers = handlers
         self._role = role
@@ -86,7 +87,7 @@ class PartyServer:
     def start(self, bind: str) -> None:
         """Listen; see `serve`."""
         host, port = parse_address(bind, listening=True)
-        error = _obstacle(bind, host, port)
+        error = obstacle(bind, host, port)
         if error is None:
             try:
                 if self._identity is None:
@@ -94,7 +95,7 @@ class PartyServer:
                 else:
                     self.port = self._server.add_secure_port(bind, self._identity.for_server())
             except RuntimeError:
-                error = _obstacle(bind, host, port) or PortInUseError(f"Nothing can listen on {bind}.")
+                error = obstacle(bind, host, port) or PortInUseError(f"Nothing can listen on {bind}.")
         if error is not None:
             self._pool.shutdown()
             raise error
@@ -150,6 +151,8 @@ class PartyServer:
             caller = Caller(rpc, context.peer(), self._identify(context))
             link.peer = caller.identity or link.peer
             if not self._free_streams.acquire(blocking=False):
+                with self._runs_lock:
+                    self.refused += 1
                 raise PeerUnreachableError(
                     f"{self._role} has as many streams open as it takes; try again later."
                 )
@@ -218,10 +221,15 @@ def serve(
     return server
 
 
-def _obstacle(bind: str, host: str, port: int) -> SecformerError | None:
-    """Find out why nothing can listen somewhere.
+def obstacle(bind: str, host: str, port: int) -> SecformerError | None:
+    """Find out why nothing can listen somewhere; None if something can.
 
     The core does not say, and it is content when one of several addresses of a host name is free.
+
+    Args:
+        bind: The address, for the sentence.
+        host: Its host.
+        port: Its port.
     """
     errors: list[OSError | None] = []
     try:

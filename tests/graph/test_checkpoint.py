@@ -15,6 +15,7 @@ from secformer_rt.graph.batch import random_batches
 from secformer_rt.graph.bert import build_bert, client_inputs
 from secformer_rt.graph.checkpoint import Checkpoint, default_checkpoint, load_checkpoint, verify_sha256
 from secformer_rt.graph.executor import execute
+from secformer_rt.graph.tokenizer import Tokenizer
 
 from . import reference
 from .checkpoints import HEADS, HIDDEN, LABELS, VOCABULARY, tiny_config, tiny_state, write_checkpoint
@@ -136,6 +137,16 @@ def test_sentence_transformers(tmp_path: Path, encoder: str, mode: str, head: st
     checkpoint = load_checkpoint(root)
     assert (checkpoint.architecture.head, checkpoint.pooling) == (head, head)
     assert checkpoint.normalise
+
+
+def test_tokenizer_beside_the_encoder_of_a_sentence_model(tmp_path: Path) -> None:
+    pooling = {"pooling_mode_mean_tokens": True}
+    root = sentence_model(tmp_path, pooling, ["Transformer", "Pooling"], "0_Transformer")
+    with pytest.raises(BadCheckpointError, match=r"no tokenizer\.json"):
+        Tokenizer.load(root)
+    (root / "0_Transformer" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n", "utf-8")
+    assert load_checkpoint(root).tokenizer == root / "0_Transformer" / "vocab.txt"
+    assert Tokenizer.load(root).encode(["a"]).token_ids.tolist() == [[2, 5, 3]]
 
 
 def test_unsupported_sentence_transformers(tmp_path: Path) -> None:

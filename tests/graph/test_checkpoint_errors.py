@@ -120,7 +120,7 @@ def test_undefined_numbers_and_integers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model_type": "roberta"},
+        {"model_type": "electra"},
         {"hidden_act": "gelu_new"},
         {"hidden_act": "relu"},
         {"position_embedding_type": "relative_key"},

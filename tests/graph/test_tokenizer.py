@@ -66,6 +66,14 @@ def test_pad_to(minilm_tokenizer: Tokenizer) -> None:
         batch.pad_to(4)
 
 
+def test_select(tmp_path: Path) -> None:
+    batch = Tokenizer.load(directory(tmp_path)).encode(["hello", "hello world", "hello " * 5])
+    chosen = batch.select([1, 0])
+    assert torch.equal(chosen.token_ids, batch.token_ids[[1, 0], :4])
+    assert (chosen.lengths.tolist(), chosen.type_ids.shape) == ([4, 3], (2, 4))
+    assert not batch.select([0]).padded
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -141,7 +149,61 @@ def test_broken_tokenizer(tmp_path: Path, content: str) -> None:
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(BadCheckpointError, match=r"neither tokenizer\.json nor vocab\.txt"):
+    with pytest.raises(BadCheckpointError, match=r"no tokenizer\.json, vocab\.txt or vocab\.json"):
         Tokenizer.load(tmp_path)
     with pytest.raises(BadCheckpointError, match=r"vocab\.txt is not a tokenizer"):
         Tokenizer.load(directory(tmp_path, ["only", "words"]))
+
+
+PAIRS = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("Ġ", "w")]
+
+
+def byte_pairs(tmp_path: Path, **settings: Any) -> Path:
+    words = ["<s>", "<pad>", "</s>", "<unk>", *"abcdehlorwÃ©Ġ", *("".join(pair) for pair in PAIRS), "<mask>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    merges = "".join(f"{a} {b}\n" for a, b in PAIRS)
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return tmp_path
+
+
+def test_byte_pairs(tmp_path: Path) -> None:
+    words = json.loads((byte_pairs(tmp_path) / "vocab.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.load(tmp_path)
+
+    def ids(*names: str) -> list[int]:
+        return [words[name] for name in names]
+
+    batch = tokenizer.encode(["hello world", "é"])
+    assert batch.token_ids[0].tolist() == ids("<s>", "hello", "Ġw", "o", "r", "l", "d", "</s>")
+    assert batch.token_ids[1].tolist() == ids("<s>", "Ã", "©", "</s>", *["<pad>"] * 4)
+    assert tokenizer.encode(["a <mask>"]).token_ids[0].tolist() == ids("<s>", "a", "Ġ", "<mask>", "</s>")
+    pair = tokenizer.encode(["a"], ["b"])
+    assert pair.token_ids[0].tolist() == ids("<s>", "a", "</s>", "</s>", "b", "</s>")
+    assert not pair.type_ids.any()
+    with pytest.raises(BadInputError, match="Text 0 is empty"):
+        tokenizer.encode(["  \n"])
+
+
+def test_byte_pairs_with_a_blank_first(tmp_path: Path) -> None:
+    words = json.loads((byte_pairs(tmp_path, add_prefix_space=True) / "vocab.json").read_text("utf-8"))
+    first = Tokenizer.load(tmp_path).encode(["world"]).token_ids[0, 1]
+    assert first == words["Ġw"]
+
+
+def test_broken_byte_pairs(tmp_path: Path) -> None:
+    (byte_pairs(tmp_path) / "merges.txt").unlink()
+    with pytest.raises(BadCheckpointError, match=r"vocab\.json is not a tokenizer"):
+        Tokenizer.load(tmp_path)
+    byte_pairs(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "h": 1}), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    with pytest.raises(BadCheckpointError, match="lacks <s> or </s>"):
+        Tokenizer.load(tmp_path)
+
+
+def test_roberta_reads_fewer_tokens_than_it_has_positions(tmp_path: Path) -> None:
+    config = {"model_type": "roberta", "max_position_embeddings": 10, "pad_token_id": 1}
+    (byte_pairs(tmp_path) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert Tokenizer.load(tmp_path).positions == 8

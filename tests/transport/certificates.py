@@ -30,9 +30,18 @@ def replace(directory: Path, role: str, holder: str | None = None, *, signed_by:
 
 def expire(directory: Path, role: str) -> None:
     """Put a certificate in a role's place that ended yesterday."""
+    _dated(directory, role, begin=timedelta(days=-3), end=timedelta(days=-1))
+
+
+def postdate(directory: Path, role: str) -> None:
+    """Put a certificate in a role's place that begins in an hour."""
+    _dated(directory, role, begin=timedelta(hours=1), end=timedelta(days=1))
+
+
+def _dated(directory: Path, role: str, *, begin: timedelta, end: timedelta) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(authority, "BACKDATED", timedelta(days=3))
+        patch.setattr(authority, "BACKDATED", -begin)
         key = new_key()
-        leaf = Authority.load(directory).issue(role, key.public_key(), (), -1)
+        leaf = Authority.load(directory).issue(role, key.public_key(), (), end.days)
     files = {f"{role}.crt": leaf.public_bytes(Encoding.PEM), f"{role}.key": key_bytes(key)}
     write({directory / name: data for name, data in files.items()}, force=True)

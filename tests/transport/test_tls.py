@@ -6,13 +6,16 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from secformer_rt.errors import BadCertificateError, PeerUnreachableError
+from secformer_rt.transport import authority
 from secformer_rt.transport.authority import Authority, make_all, new_key
 from secformer_rt.transport.certificates import HOLDERS, fingerprint, role_host
 from secformer_rt.transport.channel import open_channel, wait_ready
@@ -20,7 +23,7 @@ from secformer_rt.transport.diagnosis import diagnose
 from secformer_rt.transport.identity import Identity, load_identity
 from secformer_rt.transport.key_files import key_bytes, read_certificates
 from secformer_rt.transport.server import PartyServer, serve
-from tests.transport.certificates import deployment, expire, replace
+from tests.transport.certificates import deployment, expire, postdate, replace
 from tests.transport.harness import call, echo
 
 
@@ -128,15 +131,33 @@ def test_a_listener_of_another_authority(certs: Path, other: Path) -> None:
         pass
 
 
-def test_a_listener_whose_certificate_has_expired(certs: Path) -> None:
-    identity = load_identity(certs, "server0")
-    expire(certs, "server0")
-    pem, key = (certs / "server0.crt").read_bytes(), (certs / "server0.key").read_bytes()
-    late = Identity("server0", certs, {}, identity._authorities, pem, key)
+DATES = {"expired on": expire, "is not valid before": postdate}
+
+
+def mistimed(certs: Path, role: str, words: str) -> Identity:
+    """A role's identity with a certificate that is read before its time, or after it."""
+    identity = load_identity(certs, role)
+    DATES[words](certs, role)
+    pem, key = (certs / f"{role}.crt").read_bytes(), (certs / f"{role}.key").read_bytes()
+    return Identity(role, certs, {}, identity._authorities, pem, key)
+
+
+@pytest.mark.parametrize("words", DATES)
+def test_a_listener_whose_certificate_is_not_of_today(certs: Path, words: str) -> None:
     with (
-        listening(late) as server,
-        refused(r"The certificate of server0 at .* expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC: make a new one"),
+        listening(mistimed(certs, "server0", words)) as server,
+        refused(rf"The certificate of server0 at .* {words} \d{{4}}-\d\d-\d\d \d\d:\d\d UTC: "),
         calling(server, load_identity(certs, "server1")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("words", DATES)
+def test_a_caller_whose_certificate_is_not_of_today(certs: Path, words: str) -> None:
+    with (
+        listening(load_identity(certs, "server0")) as server,
+        refused(rf"The certificate of server1 {words} \d{{4}}-\d\d-\d\d \d\d:\d\d UTC: "),
+        calling(server, mistimed(certs, "server1", words)),
     ):
         pass
 
@@ -150,19 +171,6 @@ def test_a_caller_of_another_authority(certs: Path, other: Path) -> None:
         listening(load_identity(certs, "server0")) as server,
         refused("server0 at .* refuses the certificate of server1: compare ca.crt, and the clocks"),
         calling(server, stranger),
-    ):
-        pass
-
-
-def test_a_caller_whose_certificate_has_expired(certs: Path) -> None:
-    identity = load_identity(certs, "server1")
-    expire(certs, "server1")
-    pem, key = (certs / "server1.crt").read_bytes(), (certs / "server1.key").read_bytes()
-    late = Identity("server1", certs, {}, identity._authorities, pem, key)
-    with (
-        listening(load_identity(certs, "server0")) as server,
-        refused("server0 at .* refuses the certificate of server1: compare ca.crt, and the clocks"),
-        calling(server, late),
     ):
         pass
 
@@ -194,6 +202,22 @@ def test_a_caller_of_no_role(certs: Path) -> None:
         call(channel) as link,
     ):
         link.receive(0, 4)
+
+
+def test_a_listener_whose_certificate_is_for_a_host(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authority vouches for an address, and not for the role of who is there."""
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    monkeypatch.setattr(authority, "_alternatives", lambda *_: address)
+    mine, key = load_identity(certs, "server1"), new_key()
+    leaf = Authority.load(certs).issue("server0", key.public_key(), (), 1)
+    pem = leaf.public_bytes(Encoding.PEM)
+    host = Identity("server0", certs, {}, mine._authorities, pem, key_bytes(key))
+    with (
+        listening(host) as server,
+        refused("The certificate of server0 at .* names no role: use one that `secformer-rt certs` has made"),
+        calling(server, mine),
+    ):
+        pass
 
 
 def test_plain_text_and_tls_do_not_mix(certs: Path) -> None:
@@ -280,6 +304,7 @@ WRONG: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         r"server0\.crt is that of dealer: server0's is needed here",
     ),
     "expired": (lambda d, _: expire(d, "server0"), r"server0\.crt expired on "),
+    "not yet valid": (lambda d, _: postdate(d, "server0"), r"server0\.crt is not valid before "),
     "a directory": (
         lambda d, _: ((d / "server0.key").unlink(), (d / "server0.key").mkdir()),
         r"server0\.key cannot be read: Is a directory",

@@ -35,7 +35,7 @@ def test_every_kind_of_the_contract_has_a_name_here():
 
 def test_the_calls_of_the_contract():
     assert grpc_link.SERVICE == "secformer_rt.v1.Party"
-    assert grpc_link.RPC_NAMES == ("Peer", "Supply", "Provision", "Infer")
+    assert grpc_link.RPC_NAMES == ("Peer", "Supply", "Provision", "Infer", "Diagnose")
 
 
 def test_every_control_message_has_one_field():
