@@ -175,7 +175,17 @@ def provision(lowering: Lowering, parameters: dict[str, Tensor]) -> LocalModel:
         if is_masked(parameter):
             public = sum(masked_share(parameter, shares[i], seeds[i]) for i in (0, 1))
         for i in (0, 1):
-            add_parameter(models[i], i, lowering.graph, parameter, shares[i], public, seeds[i], bits)
+            add_parameter(
+                models[i],
+                i,
+                lowering.graph,
+                parameter,
+                shares[i],
+                public,
+                seeds[i],
+                bits,
+                lowering.rings.weight(parameter.name),
+            )
     return LocalModel(lowering, models, seeds)
 
 

@@ -105,13 +105,7 @@ def less_than(
     dealt = yield from deal(ChunkTables(x.mask, shape, drop, ring - 1))
     tables, top = dealt.shares
     public = x.public.reshape(-1) - torch.tensor(thresholds, device=x.public.device)[:, None]  # (M, N)
-    # Shifting as int64 keeps the bits that are looked at, whatever the sign.
-    index = _chunks(public.reshape(-1), drop, ring - 1).to(torch.uint8)
-    if len(thresholds) > 1:
-        repeated = tables[:, None, :].expand(-1, len(thresholds), -1).reshape(tables.shape[0], -1)
-    else:
-        repeated = tables
-    less, equal = chunk_lookup(repeated.contiguous(), index.contiguous(), 1 - x.server)
+    less, equal = chunk_lookup(tables, public, drop, ring - 1 - drop, 1 - x.server)
     borrow = yield from _tree(x.server, list(less), list(equal))
     top_bits = unpack_bits(top, (1, count)).expand(len(thresholds), count)
     planes = borrow ^ pack_bits(top_bits.reshape(-1))
@@ -127,8 +121,7 @@ def borrow(x: Opened, *, bits: int, drop: int) -> Protocol[Bits]:
     """
     shape = tuple(x.public.shape)
     dealt = yield from deal(ChunkTables(x.mask, shape, drop, bits))
-    index = _chunks(x.public.reshape(-1), drop, bits).to(torch.uint8)
-    less, equal = chunk_lookup(dealt.shares[0], index, 1 - x.server)
+    less, equal = chunk_lookup(dealt.shares[0], x.public.reshape(1, -1), drop, bits - drop, 1 - x.server)
     planes = yield from _tree(x.server, list(less), list(equal))
     return Bits(planes, shape)
 

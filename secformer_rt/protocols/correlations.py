@@ -48,6 +48,7 @@ class Sharing(Enum):
     PLANES = "planes"  # uint8, XOR; the shape counts bytes
     TABLES = "tables"  # int16 words of 16 truth-table entries, XOR
     BYTES = "bytes"  # uint8, additive modulo 256
+    HALVES = "halves"  # int32, additive modulo 2^32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Field:
         """Bytes of one share of the field, as it travels."""
         if self.sharing in (Sharing.PLANES, Sharing.BYTES):
             return prod(self.shape)
+        if self.sharing is Sharing.HALVES:
+            return 4 * prod(self.shape)
         if self.sharing is Sharing.TABLES:
             return 2 * prod(self.shape)
         return packed_size(prod(self.shape), self.bits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from secformer_rt.protocols.core import Protocol, Secret, deal, parallel
@@ -12,10 +13,12 @@ from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, 
 from secformer_rt.protocols.masking import open_modulo
 from secformer_rt.ring.kernels import PackedMatrix, matmul, matmul_packed
 
+HALF = 32  # products in rings up to this wide are those of int32
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Weight:
-    """A provisioned matrix W (K, N) as one server holds it.
+    """A provisioned matrix W (K, N) as one server holds it, modulo 2^64 or, in narrow rings, 2^32.
 
     At provisioning ``F = W + S`` was opened under a mask S that the dealer keeps for this model and
     uses for nothing else; per inference nothing of W travels any more.
@@ -61,14 +64,14 @@ class WeightProduct(Correlation):
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The product of the masks."""
-        return [matmul(inputs[0], inputs[1])]
+        return [_matmul(inputs[0], inputs[1], self.bits)]
 
     def prepare(
         self, shares: list[Tensor], masks: list[Tensor], weights: Mapping[str, Weight]
     ) -> list[Tensor]:
         """Subtract R F, offline."""
         weight = weights[str(self.weight.deal)]
-        return [shares[0].sub_(matmul_packed(masks[0], weight.public))]
+        return [shares[0].sub_(_matmul_packed(masks[0], weight.public))]
 
     @property
     def prepared_from(self) -> tuple[Ref, ...]:
@@ -99,7 +102,18 @@ class MatrixProduct(Correlation):
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The product of the masks."""
         left, right = inputs
-        return [matmul(left, right.transpose(-1, -2) if self.transpose else right)]
+        return [_matmul(left, right.transpose(-1, -2) if self.transpose else right, self.bits)]
+
+
+def _matmul(a: Tensor, b: Tensor, ring: int) -> Tensor:
+    """A @ B modulo ``2^ring`` at least, in int64."""
+    if ring > HALF:
+        return matmul(a, b.to(torch.int64))
+    return matmul(a.to(torch.int32), b.to(torch.int32)).to(torch.int64)
+
+
+def _matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
+    return matmul_packed(a.to(packed.data.dtype), packed).to(torch.int64)
 
 
 def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
@@ -114,7 +128,7 @@ def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
     opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
     dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring))
-    online = matmul_packed(opened.public, weight.share)
+    online = _matmul_packed(opened.public, weight.share)
     return Secret(x.server, online + dealt.shares[0], x.frac + weight.frac, ring)
 
 
@@ -132,5 +146,6 @@ def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 
         factor, factor_share = factor.transpose(-1, -2), factor_share.transpose(-1, -2)
     shape = (*x.shape[:-1], int(factor.shape[-1]))
     dealt = yield from deal(MatrixProduct(left.mask, right.mask, shape, transpose, ring))
-    share = matmul(left.public, factor_share) - matmul(left.share, factor) + dealt.shares[0]
+    share = _matmul(left.public, factor_share, ring) - _matmul(left.share, factor, ring)
+    share = share + dealt.shares[0]
     return Secret(x.server, share, x.frac + y.frac, ring)

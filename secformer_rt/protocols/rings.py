@@ -12,6 +12,7 @@ from math import ceil, log2
 from secformer_rt.graph import ir
 from secformer_rt.graph.preset import FixedPointBits, FourierErf, Preset
 from secformer_rt.graph.ranges import Calibration
+from secformer_rt.protocols.linear import HALF
 
 WORD = 64
 SIGN_AND_ROOM = 2  # bits that a truncation needs beside those of the value
@@ -98,6 +99,12 @@ class Rings:
         if self.reads(node.name, ir.SplitHeads):
             return min(WORD, ring_for(frac, self.reach(node.name, default)))
         return None
+
+    def weight(self, name: str) -> int:
+        """32 for a matrix that is only multiplied in rings as narrow as that, else 64."""
+        users = [node for node in self.graph.nodes if name in node.parameters[:1]]
+        narrow = self.bits.rings == "narrow" and bool(users)
+        return HALF if narrow and all((self.product(node) or WORD) <= HALF for node in users) else WORD
 
     def input(self, wire: str) -> int:
         """The widest ring in which the products that read a wire take it; 0 if none takes it narrowly."""

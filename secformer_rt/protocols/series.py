@@ -21,6 +21,7 @@ from secformer_rt.protocols.correlations import (
     PublicConstants,
     Ref,
     Shape,
+    Sharing,
     Source,
     constants,
 )
@@ -80,7 +81,8 @@ def _public_table(waves: Waves) -> Tensor:
     cosines, sines = wave_table(waves.period, len(waves.coefficients)).chunk(2, dim=1)
     factors = [cosines, sines] if waves.even else [sines, -cosines]
     beta = torch.tensor(waves.coefficients, dtype=torch.float64)
-    return _fixed(torch.cat([beta * factor for factor in factors], dim=1), waves.frac).contiguous()
+    table = _fixed(torch.cat([beta * factor for factor in factors], dim=1), waves.frac).contiguous()
+    return table.to(torch.int32) if waves.ring == SERIES_RING else table
 
 
 @lru_cache(maxsize=8)
@@ -117,7 +119,9 @@ class Harmonics(Correlation):
         count = 1
         for size in self.shape:
             count *= size
-        return (Field((count, self.variants, 2 * self.terms), Source.DERIVED, self.bits),)
+        shape = (count, self.variants, 2 * self.terms)
+        sharing = Sharing.HALVES if self.bits == SERIES_RING else Sharing.ADDITIVE
+        return (Field(shape, Source.DERIVED, self.bits, sharing),)
 
     @property
     def refs(self) -> tuple[Ref, ...]:
@@ -135,7 +139,7 @@ class Harmonics(Correlation):
             index = torch.stack([index, wrapped], dim=1)
         else:
             index = index[:, None]
-        return [table[index].to(torch.int64)]
+        return [table[index] if self.bits == SERIES_RING else table[index].to(torch.int64)]
 
 
 def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Protocol[Secret]:

@@ -18,6 +18,7 @@ from secformer_rt.protocols.core import (
     without_values,
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
+from secformer_rt.ring.kernels import truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +87,19 @@ def truncate_many(x: Secret, fracs: tuple[int, ...], bits: int = 64) -> Protocol
     r, *shifted = mask.shares
     offset = x.plus_public(1 << (ring - 2))
     public = yield from reveal(offset.share + r, ring)
-    wrap = bit = None
-    if correlation.bit_bits:
-        wrap = public if public.is_meta else 1 - logical_shift(public, ring - 1, ring)
-        bit = mask.ref(1 + len(shifts))
+    top = shifted.pop() if correlation.bit_bits else None
     results = []
     for position, (frac, shift) in enumerate(zip(fracs, shifts, strict=True)):
-        part = logical_shift(public, shift, ring)
-        if not part.is_meta:
-            part = part - (1 << (ring - 2 - shift))
-        ref = mask.ref(1 + position)
-        terms = [Term(part), Term(-1, 0, ref, shifted[position])]
-        if wrap is not None:
-            terms.append(Term(wrap, ring - shift, bit, shifted[-1], bit=True))
+        mask_share, ref = shifted[position], mask.ref(1 + position)
+        part, wrap, share = truncated(public, mask_share, top, ring=ring, shift=shift, server=x.server)
+        terms = [Term(part), Term(-1, 0, ref, mask_share)]
+        bit = None
+        if top is not None:
+            bit = mask.ref(1 + len(shifts))
+            terms.append(Term(wrap, ring - shift, bit, top, bit=True))
         form = Form(x.server, tuple(terms), frac, bits)
-        secret = evaluate(form)
-        secret.truncated = Opened(part, ref, shifted[position], ring - shift, form, wrap, bit)
-        results.append(secret)
+        opened = Opened(part, ref, mask_share, ring - shift, form, wrap if bit else None, bit)
+        results.append(Secret(x.server, share, frac, bits, truncated=opened))
     return results
 
 

@@ -17,7 +17,10 @@ BLOCK = 2048  # elements of chunk_lookup at a time, a multiple of 8
 LANE = 256  # elements of a sum of products at a time
 
 
-@compile_now("int64(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1])")
+@compile_now(
+    "int64(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1])",
+    "int64(int64[::1], int32[:, ::1], int32[:, ::1], int64[::1])",
+)
 def harmonic_sum(
     index: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.int64], out: NDArray[np.int64]
 ) -> int:
@@ -43,10 +46,12 @@ def harmonic_sum(
     return -1
 
 
-@compile_now("void(int16[:, ::1], uint8[:, ::1], int64, uint8[:, ::1], uint8[:, ::1])")
+@compile_now("void(int16[:, ::1], int64[::1], int64, int64, int64, uint8[:, ::1], uint8[:, ::1])")
 def chunk_lookup(
     tables: NDArray[np.int16],
-    index: NDArray[np.uint8],
+    words: NDArray[np.int64],
+    low: int,
+    bits: int,
     first: int,
     lt: NDArray[np.uint8],
     eq: NDArray[np.uint8],
@@ -55,28 +60,40 @@ def chunk_lookup(
 
     Args:
         tables: (C, N).
-        index: (C, N).
+        words: (M N,).
+        low: the first bit of the words' first chunk.
+        bits: of all C chunks.
         first: 0 or 1.
-        lt: out, (C, ceil(N / 8)).
+        lt: out, (C, ceil(M N / 8)).
         eq: out, of the same shape.
     """
     ones = np.uint64(0x0101010101010101)
     # Times this, eight 0/1 bytes leave their bits in the top byte, the first byte's bit on top.
     gather = np.uint64(0x8040201008040201)
     # The first entry, as the constant bit below it, goes to bit 0 and the rest follow.
-    low = np.uint32(first)
+    below = np.uint32(first)
     pairs = np.empty(BLOCK, np.uint8)
-    for c in range(tables.shape[0]):
-        for start in range(0, tables.shape[1], BLOCK):
-            size = min(BLOCK, tables.shape[1] - start)
-            # Slices, because LLVM vectorises indices only if it sees that none is negative.
-            some_tables, some_indices = tables[c, start : start + size], index[c, start : start + size]
-            for n in range(size):
-                # numba widens every result to 64 bits, which would halve the lanes.
-                table = np.uint32(np.uint16(some_tables[n]))
-                entries = np.uint32(np.uint32(table << np.uint32(1)) | low)
-                shift = np.uint32(some_indices[n] & np.uint8(15))
-                pairs[n] = np.uint32(entries >> shift) & np.uint32(3)
+    columns = tables.shape[1]
+    for start in range(0, words.size, BLOCK):
+        size = min(BLOCK, words.size - start)
+        for c in range(tables.shape[0]):
+            shift = np.int64(low + 4 * c)
+            mask = np.int64((1 << min(4, bits - 4 * c)) - 1)
+            done = 0
+            while done < size:
+                column = (start + done) % columns
+                part = min(size - done, columns - column)
+                # Slices, because LLVM vectorises indices only if it sees that none is negative.
+                some_tables = tables[c, column : column + part]
+                some_words = words[start + done : start + done + part]
+                some_pairs = pairs[done : done + part]
+                for n in range(part):
+                    # numba widens every result to 64 bits, which would halve the lanes.
+                    table = np.uint32(np.uint16(some_tables[n]))
+                    entries = np.uint32(np.uint32(table << np.uint32(1)) | below)
+                    index = np.uint32((some_words[n] >> shift) & mask)
+                    some_pairs[n] = np.uint32(entries >> index) & np.uint32(3)
+                done += part
             width = (size + 7) // 8
             pairs[size : 8 * width] = 0
             eights = pairs.view(np.uint64)
@@ -238,3 +255,43 @@ def sum_of_products(program: NDArray[np.int64], operands: NDArray[np.int64], out
                         some = numba.carray(words, width)
                         for j in range(width):
                             total[j] += factor[j] * some[j]
+
+
+@compile_now(
+    "void(int64[::1], int64[::1], int64[::1], int64, int64, int64, int64[::1], int64[::1], int64[::1])"
+)
+def truncate(
+    public: NDArray[np.int64],
+    mask: NDArray[np.int64],
+    bit: NDArray[np.int64],
+    ring: int,
+    shift: int,
+    server: int,
+    part: NDArray[np.int64],
+    wrap: NDArray[np.int64],
+    share: NDArray[np.int64],
+) -> None:
+    """What a server makes of a truncation's opening; see ``truncation.truncate_many``.
+
+    Args:
+        public: (N,), the opening.
+        mask: (N,), its share of the shifted mask.
+        bit: (N,), its share of the mask's top bit, or empty.
+        ring: of the opening.
+        shift: bits that are cut off.
+        server: 0 or 1.
+        part: out, (N,), the public part of the result.
+        wrap: out, (N,), whether the opening did not wrap; not written if there is no bit.
+        share: out, (N,), of the result.
+    """
+    left = ring - shift
+    kept = np.int64(-1) if left == 64 else np.int64((np.uint64(1) << np.uint64(left)) - np.uint64(1))
+    offset = np.int64(1) << np.int64(left - 2)
+    ours = np.int64(1 - server)
+    for n in range(public.size):
+        part[n] = ((public[n] >> shift) & kept) - offset
+        share[n] = ours * part[n] - mask[n]
+    if bit.size:
+        for n in range(public.size):
+            wrap[n] = np.int64(1) - ((public[n] >> (ring - 1)) & 1)
+            share[n] += (wrap[n] * bit[n]) << left

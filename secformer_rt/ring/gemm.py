@@ -93,15 +93,15 @@ def _pack_panel(
 ) -> None:
     real = min(depth, b.shape[0] - start)
     width = min(tile_columns, b.shape[1] - column)
-    if real == depth and width == tile_columns and b.strides[1] == 8:
-        at = start * (b.strides[0] // 8) + column
+    if real == depth and width == tile_columns and b.strides[1] == b.itemsize:
+        at = start * (b.strides[0] // b.itemsize) + column
         _call_pack(pack, b, at, b.strides[0], out, 0, depth)
         return
     out[:] = 0
     for k in range(real):
         for j in range(width):
             out[(k + 1) * tile_columns + j] = b[start + k, column + j]
-    _call_pack(pack, out, tile_columns, 8 * tile_columns, out, 0, depth)
+    _call_pack(pack, out, tile_columns, out.itemsize * tile_columns, out, 0, depth)
 
 
 @inlined
@@ -116,10 +116,12 @@ def _multiply_panel(
         a_at = group * (depth + 1)
         if width == tile_columns:
             c_at = (row + group) * columns + column
-            _call_multiply(tile, packed, a_at, panel, panel_at, c, c_at, 8 * columns, depth, height)
+            _call_multiply(tile, packed, a_at, panel, panel_at, c, c_at, c.itemsize * columns, depth, height)
         else:
             spare[:] = 0
-            _call_multiply(tile, packed, a_at, panel, panel_at, spare, 0, 8 * tile_columns, depth, height)
+            _call_multiply(
+                tile, packed, a_at, panel, panel_at, spare, 0, c.itemsize * tile_columns, depth, height
+            )
             for i in range(height):
                 for j in range(width):
                     c[row + group + i, column + j] += spare[i * tile_columns + j]
@@ -127,6 +129,7 @@ def _multiply_panel(
 
 @compile_now(
     "void(int64, int64, int64, int64, int64[:, :, :], int64[:, :, :], int64[::1], int64[:, :, ::1])",
+    "void(int64, int64, int64, int64, int32[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1])",
 )
 def multiply(
     tile: int, pack: int, tile_rows: int, tile_columns: int, a: Words, b: Words, panels: Words, c: Words
@@ -147,9 +150,9 @@ def multiply(
     depth = (a.shape[2] + DEPTH_STEP - 1) // DEPTH_STEP * DEPTH_STEP
     block_depth = min(depth, BLOCK_DEPTH)
     padded_columns = (columns + tile_columns - 1) // tile_columns * tile_columns
-    spare = np.empty(tile_rows * tile_columns, np.int64)
-    packed = np.empty(min(height, BLOCK_ROWS) * (block_depth + 1), np.int64)
-    panel = panels if panels.size else np.empty(tile_columns * (block_depth + 1), np.int64)
+    spare = np.empty(tile_rows * tile_columns, c.dtype)
+    packed = np.empty(min(height, BLOCK_ROWS) * (block_depth + 1), c.dtype)
+    panel = panels if panels.size else np.empty(tile_columns * (block_depth + 1), c.dtype)
     for g in range(c.shape[0]):
         for row in range(0, height, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, height - row)

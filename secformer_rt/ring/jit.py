@@ -23,7 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 OVERRIDE = "SECFORMER_RT_KERNELS"
 
-_NUMPY_TYPES = {torch.int64: np.int64, torch.uint8: np.uint8}
+_NUMPY_TYPES = {torch.int64: np.int64, torch.int32: np.int32, torch.uint8: np.uint8}
 
 
 class Backend(StrEnum):
@@ -70,8 +70,8 @@ def inlined(function: Function) -> Function:
     return cast(Function, numba.njit(nogil=True)(function))
 
 
-def compile_now(signature: str) -> Callable[[Function], Function]:
-    """Compile a function for one signature, with the machine code kept on disk where that works.
+def compile_now(*signatures: str) -> Callable[[Function], Function]:
+    """Compile a function for its signatures, with the machine code kept on disk where that works.
 
     The on-disk cache notices changes of the function's own module only, so everything that a function
     calls has to live in its module or be passed in.
@@ -80,11 +80,11 @@ def compile_now(signature: str) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         try:
-            return cast(Function, numba.njit(signature, nogil=True, cache=True)(function))
+            return cast(Function, numba.njit(list(signatures), nogil=True, cache=True)(function))
         except Exception:
             # No writable place, a full disk, a damaged entry: the cache only saves time. An error of
             # the function itself comes up again below.
-            return cast(Function, numba.njit(signature, nogil=True)(function))
+            return cast(Function, numba.njit(list(signatures), nogil=True)(function))
 
     return decorate
 

@@ -1,4 +1,4 @@
-"""Exact integer matrix products modulo 2^64, on int64 tensors."""
+"""Exact integer arithmetic in bulk: matrix products modulo 2^64 on int64 and modulo 2^32 on int32 tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PackedMatrix:
     """The right operand of a product, laid out once for the backend it was packed for.
 
     Attributes:
-        data: int64 tensor that only :func:`matmul_packed` can read; a copy of the matrix.
+        data: int64 or int32 tensor that only :func:`matmul_packed` can read; a copy of the matrix.
         rows: K, the length of the products.
         columns: N.
         layout: the backend.
@@ -52,23 +52,24 @@ def prepare() -> None:
     if compiled():
         from secformer_rt.ring import fused, gemm  # noqa: F401
 
-        _tile(backend())
+        for dtype in (torch.int64, torch.int32):
+            _tile(backend(), dtype)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """A @ B modulo 2^64.
+    """A @ B modulo 2^64, or modulo 2^32 for int32.
 
     Args:
-        a: (..., M, K) int64.
-        b: (..., K, N) int64, with batch dimensions that broadcast against a's.
+        a: (..., M, K) int64 or int32.
+        b: (..., K, N) of the same type, with batch dimensions that broadcast against a's.
 
     Returns:
-        (..., M, N) int64, contiguous.
+        (..., M, N) of that type, contiguous.
 
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_words(a, b)
+    _check_numbers(a, b)
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"cannot multiply {tuple(a.shape)} by {tuple(b.shape)}")
     try:
@@ -77,7 +78,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"batches do not fit: {tuple(a.shape)} by {tuple(b.shape)}") from None
     shape = (*batch, a.shape[-2], b.shape[-1])
     if any_meta(a, b):
-        return torch.empty(shape, dtype=torch.int64, device="meta")
+        return torch.empty(shape, dtype=a.dtype, device="meta")
     if not compiled():
         return torch.matmul(a, b)
     if b.ndim == 2:
@@ -95,9 +96,9 @@ def pack(b: Tensor) -> PackedMatrix:
     """Lay out a right operand that is used many times.
 
     Args:
-        b: (K, N) int64.
+        b: (K, N) int64 or int32.
     """
-    _check_words(b)
+    _check_numbers(b)
     if b.ndim != 2:
         raise ValueError(f"only a matrix can be packed, not a tensor of shape {tuple(b.shape)}")
     rows, columns = b.shape
@@ -106,43 +107,43 @@ def pack(b: Tensor) -> PackedMatrix:
         return PackedMatrix(b.clone(memory_format=torch.contiguous_format), rows, columns, layout)
     from secformer_rt.ring.gemm import BLOCK_DEPTH, DEPTH_STEP
 
-    width = _tile(layout).tile.columns
+    width = _tile(layout, b.dtype).tile.columns
     panels = -(-columns // width)
     depth = -(-rows // DEPTH_STEP) * DEPTH_STEP
-    data = torch.zeros((depth + -(-depth // BLOCK_DEPTH)) * panels * width, dtype=torch.int64)
+    data = torch.zeros((depth + -(-depth // BLOCK_DEPTH)) * panels * width, dtype=b.dtype)
     at = 0
     for start in range(0, depth, BLOCK_DEPTH):
         part = min(BLOCK_DEPTH, depth - start)
         size = panels * (part + 1) * width
         block = data[at : at + size].view(panels, part + 1, width)
-        padded = torch.zeros(part, panels * width, dtype=torch.int64)
+        padded = torch.zeros(part, panels * width, dtype=b.dtype)
         real = b[start : start + part]
         padded[: real.shape[0], :columns] = real
         block[:, 1:] = padded.view(part, panels, width).transpose(0, 1)
-        block[:, 0] = (block[:, 1::2] * block[:, 2::2]).sum(1)
+        block[:, 0] = (block[:, 1::2] * block[:, 2::2]).sum(1, dtype=b.dtype)
         at += size
     return PackedMatrix(data, rows, columns, layout)
 
 
 def matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
-    """A @ B modulo 2^64 for a packed B.
+    """A @ B for a packed B, modulo 2^64 or 2^32.
 
     Args:
-        a: (..., M, K) int64; a vector (K,) is one row.
+        a: (..., M, K) of B's type; a vector (K,) is one row.
         packed: B, (K, N).
 
     Returns:
-        (..., M, N) int64, contiguous.
+        (..., M, N) of that type, contiguous.
 
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_words(a)
+    _check_numbers(a, packed.data)
     if a.ndim < 1 or a.shape[-1] != packed.rows:
         raise ValueError(f"cannot multiply {tuple(a.shape)} by {packed.shape}")
     shape = (*a.shape[:-1], packed.columns)
     if any_meta(a, packed.data):
-        return torch.empty(shape, dtype=torch.int64, device="meta")
+        return torch.empty(shape, dtype=a.dtype, device="meta")
     if packed.layout is Backend.PLAIN:
         return torch.matmul(a, packed.data)
     left = a.reshape(1, math.prod(a.shape[:-1]), packed.rows)
@@ -150,12 +151,12 @@ def matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
 
 
 def harmonic_sum(index: Tensor, table: Tensor, words: Tensor) -> Tensor:
-    """out[n] = sum over w of table[index[n], w] * words[n, w], modulo 2^64.
+    """out[n] = sum over w of table[index[n], w] * words[n, w], modulo 2^64, or 2^32 for int32.
 
     Args:
         index: (N,) int64, rows of the table.
-        table: (P, W) int64.
-        words: (N, W) int64.
+        table: (P, W) int64 or int32.
+        words: (N, W) of the same type.
 
     Returns:
         (N,) int64.
@@ -164,7 +165,8 @@ def harmonic_sum(index: Tensor, table: Tensor, words: Tensor) -> Tensor:
         IndexError: an index is no row of the table.
         ValueError: the shapes do not fit.
     """
-    _check_words(index, table, words)
+    _check_words(index)
+    _check_numbers(table, words)
     if index.ndim != 1 or table.ndim != 2 or words.shape != (index.shape[0], table.shape[1]):
         shapes = ", ".join(str(tuple(x.shape)) for x in (index, table, words))
         raise ValueError(f"harmonic_sum takes shapes (N,), (P, W), (N, W), not {shapes}")
@@ -180,13 +182,54 @@ def harmonic_sum(index: Tensor, table: Tensor, words: Tensor) -> Tensor:
         return out
     if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < table.shape[0]:
         raise IndexError(f"an index is not in a table of {table.shape[0]} rows")
-    return (table[index] * words).sum(1)
+    return (table[index] * words).sum(1, dtype=torch.int64)
+
+
+def truncated(
+    public: Tensor, mask: Tensor, bit: Tensor | None, *, ring: int, shift: int, server: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A server's side of a dealer-assisted truncation, after its opening.
+
+    With c public: ``part = (c >> shift) - 2^(ring - 2 - shift)``, ``wrap = 1 - msb(c)``, and the server's
+    share of ``part - mask + wrap bit 2^(ring - shift)``.
+
+    Args:
+        public: int64 of any shape, in [0, 2^ring), or any word if ring is 64.
+        mask: share of the shifted mask, of the same shape.
+        bit: share of the mask's top bit, of the same shape, or None where the last term vanishes.
+        ring: 2 to 64.
+        shift: 0 to ring - 2.
+        server: 0 or 1.
+
+    Returns:
+        part, wrap (of no use if there is no bit) and share.
+    """
+    _check_words(public, mask)
+    if any_meta(public, mask):
+        return public, public, public
+    if compiled():
+        from secformer_rt.ring import fused
+
+        part, wrap, share = (empty(tuple(public.shape), torch.int64) for _ in range(3))
+        flat = [as_array(x.contiguous()).reshape(-1) for x in (public, mask)]
+        flat.append(as_array(bit.contiguous()).reshape(-1) if bit is not None else flat[0][:0])
+        outputs = [x.numpy().reshape(-1) for x in (part, wrap, share)]
+        fused.truncate(*flat, ring, shift, server, *outputs)
+        return part, wrap, share
+    part, wrap = public >> shift, 1 - ((public >> (ring - 1)) & 1)
+    if ring - shift < 64:
+        part = part & ((1 << (ring - shift)) - 1)
+    part = part - (1 << (ring - 2 - shift))
+    share = (part if server == 0 else 0) - mask
+    return part, wrap, share if bit is None else share + ((wrap * bit) << (ring - shift))
 
 
 @functools.cache
-def _tile(layout: Backend) -> CompiledTile:
+def _tile(layout: Backend, dtype: torch.dtype) -> CompiledTile:
     from secformer_rt.ring import tile
 
+    if dtype == torch.int32:
+        return tile.compile_tile(tile.WIDE_HALF if layout is Backend.WIDE else tile.SPLIT_HALF)
     return tile.compile_tile(tile.WIDE if layout is Backend.WIDE else tile.SPLIT)
 
 
@@ -194,10 +237,10 @@ def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend
     """(G, M, K) times (G, K, N), or times a packed matrix; the backend is a compiled one."""
     from secformer_rt.ring import gemm
 
-    tile = _tile(layout)
+    tile = _tile(layout, a.dtype)
     columns = packed.columns if packed else b.shape[-1]
-    out = empty((a.shape[0], a.shape[1], columns), torch.int64)
-    panels = as_array(packed.data) if packed else np.empty(0, np.int64)
+    out = empty((a.shape[0], a.shape[1], columns), a.dtype)
+    panels = as_array(packed.data if packed else a.new_empty(0))
     gemm.multiply(
         tile.multiply.address,
         tile.pack.address,
@@ -209,6 +252,12 @@ def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend
         out.numpy(),
     )
     return out
+
+
+def _check_numbers(*tensors: Tensor) -> None:
+    for x in tensors:
+        if x.dtype not in (torch.int64, torch.int32) or x.dtype != tensors[0].dtype:
+            raise TypeError(f"expected torch.int64 or torch.int32 throughout, not {x.dtype}")
 
 
 def _check_words(*tensors: Tensor) -> None:

@@ -141,41 +141,47 @@ def unpack_bits(planes: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.unpackbits(planes.reshape(-1).numpy(), count=count)).view(shape)
 
 
-def chunk_lookup(tables: Tensor, index: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """Look two neighbouring bits up in every 16-bit table.
+def chunk_lookup(tables: Tensor, words: Tensor, low: int, bits: int, first: int) -> tuple[Tensor, Tensor]:
+    """Look two neighbouring bits up in every 16-bit table, at chunks of four bits of public words.
 
-    With lt the bit of a table at ``index``, and below the bit before it (``first`` where there is none),
-    gives lt and eq = lt XOR below.
+    With lt the bit of a table at a word's chunk, and below the bit before it (``first`` where there is
+    none), gives lt and eq = lt XOR below.
 
     Args:
         tables: (C, N) int16; bit i of an element is its entry i.
-        index: (C, N) uint8, 0 to 15.
+        words: (M, N) int64; every row is looked up in the same tables.
+        low: where the words' first chunk begins.
+        bits: of all C chunks together; the last may be shorter.
         first: 0 or 1.
 
     Returns:
-        lt and eq, each (C, ceil(N / 8)) uint8: a bit plane for every row.
+        lt and eq, each (C, ceil(M N / 8)) uint8: a bit plane for every chunk.
     """
-    _check_bytes(index, "chunk_lookup")
-    if tables.dtype != torch.int16 or tables.ndim != 2 or tables.shape != index.shape:
-        raise ValueError("chunk_lookup takes int16 tables and uint8 indices of one shape (C, N)")
-    if first not in (0, 1):
-        raise ValueError(f"first must be 0 or 1, not {first}")
-    rows, columns = tables.shape
-    width = (columns + 7) // 8
-    if any_meta(tables, index):
-        lt, eq = (torch.empty(rows, width, dtype=torch.uint8, device="meta") for _ in range(2))
+    if tables.dtype != torch.int16 or words.dtype != torch.int64:
+        raise TypeError(f"expected torch.int16 and torch.int64, not {tables.dtype} and {words.dtype}")
+    if tables.ndim != 2 or words.ndim != 2 or tables.shape[1] != words.shape[1]:
+        raise ValueError(f"tables {tuple(tables.shape)} do not fit words {tuple(words.shape)}")
+    if first not in (0, 1) or not 0 <= low <= low + bits <= WORD_BITS or tables.shape[0] != -(-bits // 4):
+        raise ValueError(
+            f"{tables.shape[0]} chunks do not cover {bits} bits from {low} on, or first is {first}"
+        )
+    chunks, count = tables.shape[0], words.numel()
+    width = (count + 7) // 8
+    if any_meta(tables, words):
+        lt, eq = (torch.empty(chunks, width, dtype=torch.uint8, device="meta") for _ in range(2))
         return lt, eq
     if compiled():
         from secformer_rt.ring import fused
 
-        lt, eq = empty((rows, width), torch.uint8), empty((rows, width), torch.uint8)
-        fused.chunk_lookup(
-            as_array(tables.contiguous()), as_array(index.contiguous()), first, lt.numpy(), eq.numpy()
-        )
+        lt, eq = empty((chunks, width), torch.uint8), empty((chunks, width), torch.uint8)
+        flat = as_array(words.contiguous().reshape(-1))
+        fused.chunk_lookup(as_array(tables.contiguous()), flat, low, bits, first, lt.numpy(), eq.numpy())
         return lt, eq
+    index = torch.stack([(words >> (low + 4 * c)) & ((1 << min(4, bits - 4 * c)) - 1) for c in range(chunks)])
     # With the constant put below bit 0, the two bits lie at index and index + 1.
-    pair = ((tables.to(torch.int32) & 0xFFFF) << 1 | first) >> (index & 15).to(torch.int32)
-    lt_bits, below = (pair >> 1 & 1).numpy(), (pair & 1).numpy()
+    entries = (tables.to(torch.int64)[:, None, :] & 0xFFFF) << 1 | first
+    pair = (entries >> index).reshape(chunks, count)
+    lt_bits, below = (pair >> 1 & 1).to(torch.uint8).numpy(), (pair & 1).to(torch.uint8).numpy()
     return (
         torch.from_numpy(np.packbits(lt_bits, axis=1)),
         torch.from_numpy(np.packbits(lt_bits ^ below, axis=1)),

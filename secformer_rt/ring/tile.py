@@ -36,6 +36,7 @@ class Tile:
     vectors: int
     lanes: int
     halves: bool
+    size: int = 8  # bytes of a word
 
     @property
     def columns(self) -> int:
@@ -45,6 +46,8 @@ class Tile:
 
 SPLIT = Tile(rows=2, vectors=2, lanes=4, halves=True)
 WIDE = Tile(rows=8, vectors=2, lanes=8, halves=False)
+SPLIT_HALF = Tile(rows=4, vectors=2, lanes=8, halves=False, size=4)
+WIDE_HALF = Tile(rows=8, vectors=2, lanes=16, halves=False, size=4)
 
 
 class _Emitter:
@@ -53,7 +56,8 @@ class _Emitter:
     def __init__(self, builder: Any, tile: Tile) -> None:
         self.builder = builder
         self.tile = tile
-        self.vector = ir.VectorType(WORD, tile.lanes)
+        self.word = ir.IntType(8 * tile.size)
+        self.vector = ir.VectorType(self.word, tile.lanes)
         self.half_vector = ir.VectorType(HALF, 2 * tile.lanes)
         self.zeros = [ir.Constant(kind, None) for kind in (self.vector, self.half_vector)[: 1 + tile.halves]]
 
@@ -63,21 +67,21 @@ class _Emitter:
 
     def broadcast(self, address: Any, offset: int) -> Any:
         undefined = ir.Constant(self.vector, ir.Undefined)
-        word = self.builder.load(self.at(address, offset, WORD), align=8)
+        word = self.builder.load(self.at(address, offset, self.word), align=self.tile.size)
         first = self.builder.insert_element(undefined, word, HALF(0))
         lanes = ir.Constant(ir.VectorType(HALF, self.tile.lanes), None)
         return self.builder.shuffle_vector(first, undefined, lanes)
 
     def places(self, address: Any) -> list[Any]:
-        size = 8 * self.tile.lanes
+        size = self.tile.size * self.tile.lanes
         return [self.at(address, v * size, self.vector) for v in range(self.tile.vectors)]
 
     def load(self, address: Any) -> list[Any]:
-        return [self.builder.load(place, align=8) for place in self.places(address)]
+        return [self.builder.load(place, align=self.tile.size) for place in self.places(address)]
 
     def store(self, values: list[Any], address: Any) -> None:
         for value, place in zip(values, self.places(address), strict=True):
-            self.builder.store(value, place, align=8)
+            self.builder.store(value, place, align=self.tile.size)
 
     def multiply_add(self, sums: list[Any], x: Any, y: Any) -> list[Any]:
         """Add the products of two vectors to sums: [words], or [low products, cross products]."""
@@ -133,43 +137,43 @@ def _emit_pack(emitter: _Emitter, source: Any, stride: Any, out: Any, depth: Any
         next_source = b.add(source_at, stride)
         first, second = emitter.load(source_at), emitter.load(next_source)
         emitter.store(first, out_at)
-        emitter.store(second, b.add(out_at, WORD(8 * tile.columns)))
-        after = [b.add(next_source, stride), b.add(out_at, WORD(16 * tile.columns))]
+        emitter.store(second, b.add(out_at, WORD(tile.size * tile.columns)))
+        after = [b.add(next_source, stride), b.add(out_at, WORD(2 * tile.size * tile.columns))]
         for v in range(tile.vectors):
             after += emitter.multiply_add(sums[v * parts : (v + 1) * parts], first[v], second[v])
         return after
 
-    starts = [source, b.add(out, WORD(8 * tile.columns)), *emitter.zeros * tile.vectors]
+    starts = [source, b.add(out, WORD(tile.size * tile.columns)), *emitter.zeros * tile.vectors]
     _, _, *sums = emitter.loop("pack", b.lshr(depth, WORD(1)), starts, step)
     terms = [emitter.combine(sums[v * parts : (v + 1) * parts]) for v in range(tile.vectors)]
     emitter.store(terms, out)
 
 
 def _emit_rows(emitter: _Emitter, rows: int, a: Any, b: Any, c: Any, c_stride: Any, depth: Any) -> None:
-    builder, tile = emitter.builder, emitter.tile
+    builder, tile, size = emitter.builder, emitter.tile, emitter.tile.size
     parts = len(emitter.zeros)
 
     def step(carried: list[Any]) -> list[Any]:
         a_at, b_at, *sums = carried
         for _ in range(DEPTH_STEP // 2):
-            first, second = emitter.load(b_at), emitter.load(builder.add(b_at, WORD(8 * tile.columns)))
+            first, second = emitter.load(b_at), emitter.load(builder.add(b_at, WORD(size * tile.columns)))
             for r in range(rows):
-                a1, a2 = emitter.broadcast(a_at, 8 * r), emitter.broadcast(a_at, 8 * (rows + r))
+                a1, a2 = emitter.broadcast(a_at, size * r), emitter.broadcast(a_at, size * (rows + r))
                 for v in range(tile.vectors):
                     at = (r * tile.vectors + v) * parts
                     x, y = builder.add(a1, second[v]), builder.add(a2, first[v])
                     sums[at : at + parts] = emitter.multiply_add(sums[at : at + parts], x, y)
-            a_at = builder.add(a_at, WORD(16 * rows))
-            b_at = builder.add(b_at, WORD(16 * tile.columns))
+            a_at = builder.add(a_at, WORD(2 * tile.size * rows))
+            b_at = builder.add(b_at, WORD(2 * tile.size * tile.columns))
         return [a_at, b_at, *sums]
 
     trips = builder.udiv(depth, WORD(DEPTH_STEP))
-    starts = [builder.add(a, WORD(8 * rows)), builder.add(b, WORD(8 * tile.columns))]
+    starts = [builder.add(a, WORD(tile.size * rows)), builder.add(b, WORD(tile.size * tile.columns))]
     starts += emitter.zeros * (rows * tile.vectors)
     _, _, *sums = emitter.loop(f"rows{rows}", trips, starts, step)
     column_terms = emitter.load(b)
     for r in range(rows):
-        row_term = emitter.broadcast(a, 8 * r)
+        row_term = emitter.broadcast(a, tile.size * r)
         row = builder.add(c, builder.mul(WORD(r), c_stride))
         totals = []
         for v, held in enumerate(emitter.load(row)):

@@ -11,7 +11,7 @@ from secformer_rt.graph.ir import Graph, Input, Parameter, ParameterKind
 from secformer_rt.graph.preset import FixedPointBits
 from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.layernorm import Gain
-from secformer_rt.protocols.linear import Weight
+from secformer_rt.protocols.linear import HALF, Weight
 from secformer_rt.protocols.lowering import input_frac, parameter_frac
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.rings import centred_parameters
@@ -68,6 +68,7 @@ def add_parameter(
     public: Tensor | None,
     seed: SecretSeed,
     bits: FixedPointBits,
+    ring: int = 64,
 ) -> None:
     """Put one parameter into a server's model.
 
@@ -80,6 +81,7 @@ def add_parameter(
         public: F, for parameters that are multiplied.
         seed: the seed of the masks, in common with the dealer.
         bits: fraction bits.
+        ring: 32 for a matrix that is multiplied in narrow rings only (see :class:`Rings`).
     """
     frac = parameter_frac(graph, parameter.name, bits)
     if parameter.kind is ParameterKind.OFFSET:
@@ -90,6 +92,6 @@ def add_parameter(
         mask = parameter_mask(seed, parameter.name, parameter.shape)
         model.gains[parameter.name] = Gain(parameter.name, frac, public, mask)
     else:
-        model.weights[parameter.name] = Weight(
-            parameter.name, parameter.shape, frac, pack(public), pack(share)
-        )
+        words = torch.int32 if ring == HALF else torch.int64
+        packed, kept = pack(public.to(words)), pack(share.to(words))
+        model.weights[parameter.name] = Weight(parameter.name, parameter.shape, frac, packed, kept)

@@ -84,29 +84,35 @@ def test_bits_of_any_shape() -> None:
     assert pack_bits(torch.tensor(1, dtype=torch.uint8)).tolist() == [128]
 
 
-def slow_lookup(tables: Tensor, index: Tensor, first: int) -> tuple[list[list[int]], list[list[int]]]:
+def slow_lookup(
+    tables: Tensor, values: Tensor, low: int, bits: int, first: int
+) -> tuple[list[list[int]], list[list[int]]]:
     lt, eq = [], []
-    for table_row, index_row in zip(tables.tolist(), index.tolist(), strict=True):
+    for c, table_row in enumerate(tables.tolist()):
         lt_row, eq_row = [], []
-        for table, i in zip(table_row, index_row, strict=True):
-            bit = table >> i & 1
-            below = table >> (i - 1) & 1 if i else first
-            lt_row.append(bit)
-            eq_row.append(bit ^ below)
+        for row in values.tolist():
+            for table, word in zip(table_row, row, strict=True):
+                i = (word >> (low + 4 * c)) % 2 ** min(4, bits - 4 * c)
+                bit = table >> i & 1
+                below = table >> (i - 1) & 1 if i else first
+                lt_row.append(bit)
+                eq_row.append(bit ^ below)
         lt.append(lt_row)
         eq.append(eq_row)
     return lt, eq
 
 
-def check_lookup(rows: int, columns: int, seed: int, first: int) -> None:
-    tables = words(seed, rows, columns).to(torch.int16)
-    index = (words(seed + 1, rows, columns) >> 7 & 15).to(torch.uint8)
+def check_lookup(rows: int, columns: int, seed: int, first: int, bits: int = 18, low: int = 5) -> None:
+    tables = words(seed, -(-bits // 4), columns).to(torch.int16)
+    values = words(seed + 1, rows, columns)
     for planes, expected in zip(
-        chunk_lookup(tables, index, first), slow_lookup(tables, index, first), strict=True
+        chunk_lookup(tables, values, low, bits, first),
+        slow_lookup(tables, values, low, bits, first),
+        strict=True,
     ):
-        assert planes.dtype == torch.uint8 and planes.shape == (rows, -(-columns // 8))
+        assert planes.dtype == torch.uint8 and planes.shape == (tables.shape[0], -(-rows * columns // 8))
         for plane, row in zip(planes, expected, strict=True):
-            assert unpack_bits(plane, (columns,)).tolist() == row
+            assert unpack_bits(plane, (rows * columns,)).tolist() == row
             assert torch.equal(plane, pack_bits(torch.tensor(row, dtype=torch.uint8)))
 
 
@@ -126,12 +132,16 @@ def test_chunk_lookup_of_long_rows(backend: str, columns: int) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_entry_of_a_table(backend: str) -> None:
-    index = torch.arange(16, dtype=torch.uint8).expand(4, 16)
-    tables = torch.tensor([0, -1, 0x5555, -0x8000], dtype=torch.int16)[:, None].expand(4, 16)
+    index = torch.arange(16)[None]
     with using(backend):
-        lt, eq = chunk_lookup(tables, index, 0)
-    assert np.unpackbits(lt.numpy(), axis=1).tolist() == slow_lookup(tables, index, 0)[0]
-    assert np.unpackbits(eq.numpy(), axis=1).tolist() == slow_lookup(tables, index, 0)[1]
+        for table in (0, -1, 0x5555, -0x8000):
+            tables = torch.full((1, 16), table, dtype=torch.int16)
+            lt, eq = chunk_lookup(tables, index, 0, 4, 0)
+            expected = slow_lookup(tables, index, 0, 4, 0)
+            assert (np.unpackbits(lt.numpy()).tolist(), np.unpackbits(eq.numpy()).tolist()) == (
+                expected[0][0],
+                expected[1][0],
+            )
 
 
 def test_meta() -> None:
@@ -144,8 +154,8 @@ def test_meta() -> None:
     assert plane.is_meta and plane.shape == (2,) and plane.dtype == torch.uint8
     bits = unpack_bits(plane, (3, 5))
     assert bits.is_meta and bits.shape == (3, 5) and bits.dtype == torch.uint8
-    real = torch.zeros(3, 5, dtype=torch.uint8)
-    for planes in chunk_lookup(x.to(torch.int16), real, 1):
+    real = torch.zeros(1, 5, dtype=torch.int64)
+    for planes in chunk_lookup(x.to(torch.int16), real, 0, 12, 1):
         assert planes.is_meta and planes.shape == (3, 1) and planes.dtype == torch.uint8
 
 
@@ -163,8 +173,11 @@ def test_wrong_arguments() -> None:
         unpack_words(word, (9,), 64)
     with pytest.raises(TypeError):
         pack_bits(word)
-    table, index = torch.zeros(1, 2, dtype=torch.int16), torch.zeros(1, 2, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="first"):
-        chunk_lookup(table, index, 2)
-    with pytest.raises(ValueError, match="shape"):
-        chunk_lookup(table, index[:, :1], 0)
+    table, values = torch.zeros(1, 2, dtype=torch.int16), torch.zeros(1, 2, dtype=torch.int64)
+    for first, bits in ((2, 4), (0, 5), (0, 0)):
+        with pytest.raises(ValueError, match="first"):
+            chunk_lookup(table, values, 0, bits, first)
+    with pytest.raises(ValueError, match="fit"):
+        chunk_lookup(table, values[:, :1], 0, 4, 0)
+    with pytest.raises(TypeError):
+        chunk_lookup(table, byte[:2].view(1, 2), 0, 4, 0)
