@@ -17,6 +17,7 @@ from secformer_rt.protocols.model import Model
 from secformer_rt.ring.fixed_point import decode, encode
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.sharing import share
+from secformer_rt.scheduler.dealing import corrections
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.scheduler.plan import Plan, plan_graph, plan_protocol
@@ -27,7 +28,7 @@ from secformer_rt.scheduler.provisioning import (
     is_masked,
     masked_share,
 )
-from secformer_rt.scheduler.randomness import Material, corrections, parameter_mask
+from secformer_rt.scheduler.randomness import Material, parameter_mask
 
 
 @dataclass

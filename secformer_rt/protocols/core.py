@@ -44,6 +44,9 @@ class Dealt(NamedTuple):
         """Name a field, so that later correlations can build on it."""
         return Ref(self.number, position)
 
+    def __repr__(self) -> str:
+        return f"Dealt({self.number})"
+
 
 @dataclass(frozen=True, slots=True)
 class Deal:
@@ -52,7 +55,7 @@ class Deal:
     correlation: Correlation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Open:
     """Open shares to both servers. Answered after the round with the public tensor.
 
@@ -84,7 +87,7 @@ Request = Deal | Open | Wait | Parallel
 Protocol = Generator[Request, Any, T]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Term:
     """``coefficient * 2^exponent * dealt``; a public term has ``ref`` None and no share.
 
@@ -98,7 +101,7 @@ class Term:
     bit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Form:
     """A value as a sum of terms, modulo ``2^ring``, with ``frac`` fraction bits, seen by one server."""
 
@@ -145,7 +148,7 @@ def without_values(*forms: Form) -> Tensor:
     return torch.empty(shape, dtype=torch.int64, device="meta")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Opened:
     """A secret after its masked opening: ``x = public - mask`` modulo ``2^ring``.
 
@@ -209,7 +212,7 @@ class Secret:
         return self if frac == self.frac else self.local(self.share << (frac - self.frac), frac)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Bits:
     """XOR shares of one bit for each element of ``shape``, packed into planes (uint8)."""
 

@@ -20,7 +20,7 @@ from secformer_rt.protocols.core import (
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.masking import open_elementwise
-from secformer_rt.ring.monomials import Monomial, sum_of_products
+from secformer_rt.ring.multilinear import multilinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,56 +69,52 @@ def product(*forms: Form) -> Protocol[Secret]:
     """
     ring = min(form.ring for form in forms)
     server, frac = forms[0].server, sum(form.frac for form in forms)
-    monomials = _expand(forms, ring)
+    keys = _expand(forms, ring)
     singles = {term.ref: term for form in forms for term in form.terms if term.ref is not None}
-    dealt_keys = [key for key in monomials if len(key) > 1]
     shares: dict[_Key, Tensor] = {(ref,): _share(term) for ref, term in singles.items()}
-    if dealt_keys:
+    exponents: dict[_Key, int] = {}
+    for chosen, key in keys.items():
+        exponent = sum(form.terms[i].exponent for form, i in zip(forms, chosen, strict=True))
+        if len(key) > 1:
+            exponents[key] = min(exponent, exponents.get(key, ring))
+    if exponents:
         dealt = yield from deal(
             Products(
-                tuple(dealt_keys),
-                tuple(broadcast(*(tuple(_share(singles[ref]).shape) for ref in key)) for key in dealt_keys),
-                tuple(ring - min(exponent for _, exponent in monomials[key]) for key in dealt_keys),
+                tuple(exponents),
+                tuple(broadcast(*(tuple(_share(singles[ref]).shape) for ref in key)) for key in exponents),
+                tuple(ring - exponent for exponent in exponents.values()),
             )
         )
-        shares.update(zip(dealt_keys, dealt.shares, strict=True))
+        shares.update(zip(exponents, dealt.shares, strict=True))
     if shapes_only(*forms):
         return Secret(server, without_values(*forms), frac, ring)
-    if server == 1:
-        monomials.pop((), None)
-    shape = broadcast(*(tuple(t.shape) for t in _tensors(forms)))
-    return Secret(server, _total(monomials, shares, shape), frac, ring)
+    # The public part falls to server 0.
+    leaves = {chosen: shares[key] if key else 1 for chosen, key in keys.items() if key or server == 0}
+    coefficients = [[(term.coefficient, term.exponent) for term in form.terms] for form in forms]
+    return Secret(server, multilinear(coefficients, leaves, _shape(forms)), frac, ring)
 
 
 _Key = tuple[Ref, ...]
-_Part = tuple[tuple[Tensor | int, ...], int]  # public factors, and an exponent of 2
 
 
-def _expand(forms: tuple[Form, ...], ring: int) -> dict[_Key, list[_Part]]:
-    """The monomials by their dealt factors, without those whose power of two vanishes."""
-    monomials: dict[_Key, list[_Part]] = {}
-    for terms in combinations(*(form.terms for form in forms)):
-        exponent = sum(term.exponent for term in terms)
-        if exponent >= ring:
+def _expand(forms: tuple[Form, ...], ring: int) -> dict[tuple[int, ...], _Key]:
+    """For each choice of terms its dealt factors, without those whose power of two vanishes."""
+    keys: dict[tuple[int, ...], _Key] = {}
+    for chosen in combinations(*(range(len(form.terms)) for form in forms)):
+        terms = [form.terms[i] for form, i in zip(forms, chosen, strict=True)]
+        if sum(term.exponent for term in terms) >= ring:
             continue
         factors: list[Ref] = []
         for term in terms:
             if term.ref is not None and not (term.bit and term.ref in factors):
                 factors.append(term.ref)
-        key = tuple(sorted(factors, key=str))
-        monomials.setdefault(key, []).append((tuple(term.coefficient for term in terms), exponent))
-    return monomials
+        keys[chosen] = tuple(sorted(factors, key=str))
+    return keys
 
 
-def _tensors(forms: tuple[Form, ...]) -> list[Tensor]:
+def _shape(forms: tuple[Form, ...]) -> Shape:
     found = (t for form in forms for term in form.terms for t in (term.coefficient, term.share))
-    return [t for t in found if isinstance(t, Tensor)]
-
-
-def _total(monomials: dict[_Key, list[_Part]], shares: dict[_Key, Tensor], shape: Shape) -> Tensor:
-    return sum_of_products(
-        [Monomial(tuple(parts), shares[key] if key else None) for key, parts in monomials.items()], shape
-    )
+    return broadcast(*(tuple(t.shape) for t in found if isinstance(t, Tensor)))
 
 
 def _share(term: Term) -> Tensor:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secformer_rt.ring.jit import compile_now
+from secformer_rt.ring.jit import compile_now, inlined
 
 numba: Any = importlib.import_module("numba")
 extending: Any = importlib.import_module("numba.extending")
 
 BLOCK = 2048  # elements of chunk_lookup at a time, a multiple of 8
-LANE = 256  # elements of a sum of products at a time
+LANE = 128  # elements of a product of sums at a time
 
 
 @compile_now(
@@ -198,63 +198,79 @@ def _words_at(_typing: Any, address: Any) -> Any:
 _pointer: Any = extending.intrinsic(_words_at)
 
 
-@compile_now("void(int64[::1], int64[:, ::1], int64[:, ::1])")
-def sum_of_products(program: NDArray[np.int64], operands: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-    """The sum of monomials, block by block; see ``monomials.sum_of_products``.
+@inlined
+def _add(total: Any, constant: int, first: Any, second: Any, width: int) -> None:
+    for j in range(width):
+        total[j] += constant * (first[j] * second[j])
+
+
+@inlined
+def _add_one(total: Any, constant: int, only: Any, width: int) -> None:
+    if constant == -1:
+        for j in range(width):
+            total[j] -= only[j]
+    else:
+        for j in range(width):
+            total[j] += constant * only[j]
+
+
+@compile_now("void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64[:, ::1])")
+def multilinear(
+    code: NDArray[np.int64],
+    operands: NDArray[np.int64],
+    sums: NDArray[np.int64],
+    work: int,
+    out: NDArray[np.int64],
+) -> None:
+    """Run a program of ``ring.multilinear``, block by block.
+
+    Pointers rather than slices, because those are counted, which takes as long as the arithmetic.
 
     Args:
-        program: for every monomial its number of parts and its share's operand (-1: none); then for every
-            part a constant, a number of factors and their operands.
+        code: (instructions, 4).
         operands: (N, 3): address, words from row to row and from column to column (0 or 1).
+        sums: (levels + 2, LANE), to work in.
+        work: its address.
         out: (rows, columns).
     """
     rows, columns = out.shape
-    value, factor = np.empty(LANE, np.int64), np.empty(LANE, np.int64)
+    lane = sums.shape[1]
+    spread = work + 8 * lane * (sums.shape[0] - 2)
     for row in range(rows):
-        for start in range(0, columns, LANE):
-            width = min(LANE, columns - start)
-            total = out[row, start : start + width]
-            total[:] = 0
-            at = 0
-            while at < program.size:
-                parts, share = program[at], program[at + 1]
-                at += 2
-                for part in range(parts):
-                    constant, count = program[at], program[at + 1]
-                    at += 2
-                    value[:width] = constant
-                    for _ in range(count):
-                        k = program[at]
-                        at += 1
-                        words = _pointer(operands[k, 0] + 8 * (row * operands[k, 1] + start * operands[k, 2]))
+        for start in range(0, columns, lane):
+            width = min(lane, columns - start)
+            sums[:] = 0
+            for at in range(code.shape[0]):
+                level = code[at, 0]
+                places = (np.int64(0), np.int64(0))
+                for side in range(2):
+                    k = code[at, 2 + side]
+                    place = np.int64(0)
+                    if k == -2:
+                        place = work + 8 * lane * (level + 1)
+                    elif k >= 0:
+                        place = operands[k, 0] + 8 * (row * operands[k, 1] + start * operands[k, 2])
                         if operands[k, 2] == 0:
-                            number = words[0]
+                            number, place = _pointer(place)[0], spread + 8 * lane * side
+                            wide = _pointer(place)
                             for j in range(width):
-                                value[j] *= number
-                        else:
-                            some = numba.carray(words, width)
-                            for j in range(width):
-                                value[j] *= some[j]
-                    if part == 0:
-                        factor[:width] = value[:width]
-                    else:
-                        for j in range(width):
-                            factor[j] += value[j]
-                if share < 0:
-                    for j in range(width):
-                        total[j] += factor[j]
+                                wide[j] = number
+                    places = (place, places[1]) if side == 0 else (places[0], place)
+                total = _pointer(work + 8 * lane * level)
+                first, second = places
+                if first and second:
+                    _add(total, code[at, 1], _pointer(first), _pointer(second), width)
+                elif first or second:
+                    _add_one(total, code[at, 1], _pointer(first + second), width)
                 else:
-                    words = _pointer(
-                        operands[share, 0] + 8 * (row * operands[share, 1] + start * operands[share, 2])
-                    )
-                    if operands[share, 2] == 0:
-                        number = words[0]
-                        for j in range(width):
-                            total[j] += factor[j] * number
-                    else:
-                        some = numba.carray(words, width)
-                        for j in range(width):
-                            total[j] += factor[j] * some[j]
+                    for j in range(width):
+                        total[j] += code[at, 1]
+                if code[at, 3] == -2:
+                    used = _pointer(work + 8 * lane * (level + 1))
+                    for j in range(width):
+                        used[j] = 0
+            for j in range(width):
+                out[row, start + j] = sums[0, j]
 
 
 @compile_now(

@@ -214,7 +214,7 @@ def truncated(
         flat = [as_array(x.contiguous()).reshape(-1) for x in (public, mask)]
         flat.append(as_array(bit.contiguous()).reshape(-1) if bit is not None else flat[0][:0])
         outputs = [x.numpy().reshape(-1) for x in (part, wrap, share)]
-        fused.truncate(*flat, ring, shift, server, *outputs)
+        fused.truncate(flat[0], flat[1], flat[2], ring, shift, server, *outputs)
         return part, wrap, share
     part, wrap = public >> shift, 1 - ((public >> (ring - 1)) & 1)
     if ring - shift < 64:

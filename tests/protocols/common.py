@@ -18,10 +18,11 @@ from secformer_rt.protocols.model import Model
 from secformer_rt.ring.kernels import pack
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.ring.sharing import share
+from secformer_rt.scheduler.dealing import corrections
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.scheduler.plan import Plan, plan_protocol
-from secformer_rt.scheduler.randomness import Material, corrections, parameter_mask
+from secformer_rt.scheduler.randomness import Material, parameter_mask
 from tests.support import Outcome, both, check_costs, fresh_prg, link_pair
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "presets"

@@ -18,9 +18,10 @@ from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.product import Products
 from secformer_rt.protocols.truncation import TruncationMask, truncate
 from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.scheduler.dealing import AHEAD, corrections
 from secformer_rt.scheduler.engine import Label
 from secformer_rt.scheduler.plan import Plan, PlannedDeal, Planner
-from secformer_rt.scheduler.randomness import Material, corrections, parameter_mask
+from secformer_rt.scheduler.randomness import Material, parameter_mask
 from tests.protocols.common import NOWHERE, Parameter, deal_all, fresh_seeds, plan_words, random_words
 
 
@@ -206,14 +207,36 @@ def alive_through(plan: Plan) -> list[int]:
 
 def test_the_dealer_forgets_what_nothing_more_is_derived_from() -> None:
     chain = planned(Probe(0, ()), *(Probe(i, (Ref(i - 1, 0),)) for i in range(1, 30)))
-    # Each needs its predecessor only; the one before may still be at hand as the last step's input.
-    assert max(alive_through(chain)) <= 3
+    # Each needs its predecessor only; some are made ahead of what is taken.
+    assert max(alive_through(chain)) <= AHEAD + 4
     kept = planned(Probe(0, ()), *(Probe(i, (Ref(0, 0), Ref(i - 1, 0))) for i in range(1, 30)))
-    assert 2 <= max(alive_through(kept)) <= 4
+    assert 2 <= max(alive_through(kept)) <= AHEAD + 5
     needed = planned(*(Probe(i, ()) for i in range(20)), Probe(20, tuple(Ref(i, 0) for i in range(20))))
     assert alive_through(needed)[-1] == 20  # the count would show it, had they been kept or lost
     unused = planned(*(Probe(i, ()) for i in range(20)))
     assert max(alive_through(unused)) <= 2
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_make_the_same(threads: int) -> None:
+    plan, seeds = mixed_plan(40), fresh_seeds()
+    alone = list(corrections(plan, seeds, no_parameter))
+    together = list(corrections(plan, seeds, no_parameter, threads))
+    assert [server for server, _ in alone] == [server for server, _ in together]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(alone, together, strict=True))
+
+
+def test_an_error_of_a_thread_reaches_the_caller() -> None:
+    class Broken(Mask):
+        @property
+        def fields(self) -> tuple[Field, ...]:
+            return (Field((4,), Source.DERIVED),)
+
+        def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+            raise ArithmeticError("broken")
+
+    with pytest.raises(ArithmeticError, match="broken"):
+        list(corrections(planned(Broken((4,), 64)), fresh_seeds(), no_parameter, 3))
 
 
 def test_last_uses_name_every_tensor_that_is_built_on() -> None:

@@ -1,0 +1,135 @@
+"""Products of sums, multiplied out and added up in one pass over memory, modulo 2^64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secformer_rt.ring.jit import as_array, compiled, empty
+
+Coefficient = tuple[Tensor | int, int]  # times two to the power of the second
+Leaves = Mapping[tuple[int, ...], Tensor | int]
+NONE = -1  # an operand that is not there
+
+
+def multilinear(
+    factors: Sequence[Sequence[Coefficient]],
+    leaves: Leaves,
+    shape: tuple[int, ...],
+) -> Tensor:
+    """The sum over leaves of the leaf times one coefficient of each factor, which its key chooses.
+
+    Args:
+        factors: coefficients, int64 tensors that broadcast to ``shape`` or integers.
+        leaves: the same; keys have an index for every factor.
+        shape: of the result.
+
+    Returns:
+        int64, contiguous.
+    """
+    if compiled() and prod(shape) >= 64:
+        return _fused(factors, leaves, shape)
+    total = torch.zeros(shape, dtype=torch.int64)
+    for key, leaf in leaves.items():
+        value: Tensor | int = leaf
+        for factor, i in zip(factors, key, strict=True):
+            coefficient, exponent = factor[i]
+            value = _signed(value) * coefficient if isinstance(value, int) else value * coefficient
+            value = value << exponent
+        total += _signed(value) if isinstance(value, int) else value
+    return total
+
+
+def _fused(
+    factors: Sequence[Sequence[Coefficient]],
+    leaves: Leaves,
+    shape: tuple[int, ...],
+) -> Tensor:
+    from secformer_rt.ring import fused
+
+    program = _Program(shape)
+    program.level(factors, leaves, ())
+    columns = shape[-1]
+    out = empty((prod(shape[:-1]), columns), torch.int64)
+    table = np.array([row for _, row in program.operands.values()], dtype=np.int64).reshape(-1, 3)
+    code = np.array(program.code, dtype=np.int64).reshape(-1, 4)
+    sums = np.empty((len(factors) + 2, fused.LANE), np.int64)
+    fused.multilinear(code, table, sums, sums.ctypes.data, out.numpy())
+    return out.view(shape)
+
+
+class _Program:
+    """Instructions ``(level, constant, operand, leaf)`` for :func:`fused.multilinear`.
+
+    They add ``constant * operand * leaf`` to the sum of a level; a leaf of -2 is the sum of the next level,
+    which starts again at 0.
+    """
+
+    SUM = -2
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.code: list[tuple[int, int, int, int]] = []
+        self.operands: dict[int, tuple[NDArray[Any], tuple[int, int, int]]] = {}
+        self._numbers: dict[int, int] = {}
+
+    def level(
+        self,
+        factors: Sequence[Sequence[Coefficient]],
+        leaves: Leaves,
+        chosen: tuple[int, ...],
+    ) -> bool:
+        """The code of one factor's sum, given those before; False if there is nothing to add up."""
+        depth = len(chosen)
+        some = False
+        for i, (coefficient, exponent) in enumerate(factors[depth]):
+            key = (*chosen, i)
+            leaf = self.SUM
+            constant = 1 << exponent
+            if depth + 1 < len(factors):
+                if not self.level(factors, leaves, key):
+                    continue
+            elif key not in leaves:
+                continue
+            else:
+                value = leaves[key]
+                if isinstance(value, int):
+                    constant, leaf = constant * value, NONE
+                else:
+                    leaf = self._number(value)
+            if isinstance(coefficient, int):
+                constant, operand = constant * coefficient, NONE
+            else:
+                operand = self._number(coefficient)
+            self.code.append((depth, _signed(constant), operand, leaf))
+            some = True
+        return some
+
+    def _number(self, t: Tensor) -> int:
+        if id(t) not in self._numbers:
+            self._numbers[id(t)] = len(self._numbers)
+            self.operands[id(t)] = self._strided(t)
+        return self._numbers[id(t)]
+
+    def _strided(self, t: Tensor) -> tuple[NDArray[Any], tuple[int, int, int]]:
+        """An operand's array, and its address with the words from row to row and from column to column."""
+        shape = (1,) * (len(self.shape) - t.ndim) + tuple(t.shape)
+        if prod(shape[:-1]) == 1:
+            by_row = 0
+        else:
+            by_row = shape[-1]
+            if shape[:-1] != self.shape[:-1]:
+                t = t.expand(*self.shape[:-1], shape[-1])
+        array = as_array(t.contiguous())
+        return array, (array.ctypes.data, by_row, 0 if shape[-1] == 1 else 1)
+
+
+def _signed(value: int) -> int:
+    """An integer modulo 2^64 as int64 holds it."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,0 +1,124 @@
+"""The dealer's end of its stream: corrections, made ahead of their sending by several threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
+from secformer_rt.ring.packing import pack_words
+from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.randomness import expand
+
+AHEAD = 4  # correlations that a thread may be ahead of what is sent
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """One correlation: its fields that others are derived from, and what is sent to one of the servers."""
+
+    values: dict[Ref, Tensor]
+    parts: list[tuple[int, Tensor]]
+
+
+def corrections(
+    plan: Plan,
+    seeds: tuple[SecretSeed, SecretSeed],
+    parameter: Callable[[str], Tensor],
+    threads: int = 1,
+) -> Iterator[tuple[int, Tensor]]:
+    """The dealer's side of a plan: (server, bytes) for every correction, in the order of the plan.
+
+    Args:
+        plan: what will be asked for.
+        seeds: the seed that the dealer has in common with each server for this run.
+        parameter: the mask of a provisioned parameter, in the clear.
+        threads: how many make corrections, beside the caller who takes them.
+    """
+    last_use = plan.last_uses()
+    known: dict[Ref, Future[_Made]] = {}
+    waiting: deque[Future[_Made]] = deque()
+
+    def make(index: int, sources: dict[Ref, Future[_Made]]) -> _Made:
+        # Sources come earlier in the plan, so they are being made already: nobody waits for ever.
+        inputs = [
+            parameter(ref.deal) if isinstance(ref.deal, str) else sources[ref].result().values[ref]
+            for ref in plan.deals[index].correlation.refs
+        ]
+        with torch.inference_mode():
+            return _make(plan, index, seeds, inputs, last_use)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="dealing") as pool:
+        try:
+            for index, planned in enumerate(plan.deals):
+                refs = planned.correlation.refs
+                made = pool.submit(make, index, {ref: known[ref] for ref in refs if ref in known})
+                for position in range(len(planned.correlation.fields)):
+                    if Ref(index, position) in last_use:
+                        known[Ref(index, position)] = made
+                for ref in [ref for ref in refs if last_use[ref] == index]:
+                    known.pop(ref, None)
+                waiting.append(made)
+                if len(waiting) > AHEAD * threads:
+                    yield from waiting.popleft().result().parts
+            while waiting:
+                yield from waiting.popleft().result().parts
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _make(
+    plan: Plan,
+    index: int,
+    seeds: tuple[SecretSeed, SecretSeed],
+    inputs: list[Tensor],
+    last_use: dict[Ref, int],
+) -> _Made:
+    planned = plan.deals[index]
+    fields = planned.correlation.fields
+    random = [
+        _combine(expand(seeds[0], index, i, f), expand(seeds[1], index, i, f), f)
+        if _needed(planned.correlation, Ref(index, i), last_use)
+        else torch.empty(0)
+        for i, f in enumerate(fields)
+        if f.source is Source.RANDOM
+    ]
+    derived = iter(planned.correlation.derive(random, inputs))
+    drawn = iter(random)
+    made = _Made({}, [])
+    for position, item in enumerate(fields):
+        value = next(drawn) if item.source is Source.RANDOM else next(derived)
+        if item.source is Source.DERIVED:
+            held = expand(seeds[planned.holder], index, position, item)
+            made.parts.append((1 - planned.holder, _correction(value, held, item)))
+        if Ref(index, position) in last_use:
+            made.values[Ref(index, position)] = value
+    return made
+
+
+def _needed(correlation: Correlation, ref: Ref, last_use: dict[Ref, int]) -> bool:
+    """Whether the dealer must know a random field: it is built on, now or later."""
+    return ref in last_use or any(f.source is Source.DERIVED for f in correlation.fields)
+
+
+def _combine(a: Tensor, b: Tensor, item: Field) -> Tensor:
+    if item.sharing in (Sharing.BYTES, Sharing.HALVES):
+        return a + b
+    if item.sharing is not Sharing.ADDITIVE:
+        return a ^ b
+    return a + b if item.bits == 64 else (a + b) & ((1 << item.bits) - 1)
+
+
+def _correction(value: Tensor, held: Tensor, item: Field) -> Tensor:
+    value = value.reshape(item.shape)
+    if item.sharing is Sharing.ADDITIVE:
+        return pack_words(value - held, item.bits)
+    if item.sharing in (Sharing.BYTES, Sharing.HALVES):
+        return (value - held).reshape(-1).view(torch.uint8)
+    return (value ^ held).reshape(-1).contiguous().view(torch.uint8)
