@@ -12,21 +12,24 @@ import torch
 from torch import Tensor
 
 from secformer_rt.graph.iterations import goldschmidt_steps, newton_steps
-from secformer_rt.graph.preset import ExactSoftmax, TwoQuad
+from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad
 from secformer_rt.protocols.activations import gelu, tanh
 from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.centred_norm import centred_norm
 from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.exponential import exponential
+from secformer_rt.protocols.gelu_product import gelu_product
 from secformer_rt.protocols.inverse import goldschmidt, seeded
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.model import Model
+from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad
 from secformer_rt.protocols.product import multiply
 from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
-from secformer_rt.protocols.truncation import truncate
+from secformer_rt.protocols.truncation import truncate, truncate_many
 from tests.protocols.common import Build, Parameter, Recorder, Seeds, fresh_seeds, preset, run_words
 from tests.support import Outcome
 
@@ -169,6 +172,43 @@ def matrices(s: list[Secret], m: Model) -> Protocol[Any]:
     return (yield from secret_matmul(x, x, transpose=True))
 
 
+def narrow_gelu(s: list[Secret], _: Model) -> Protocol[Any]:
+    choice = preset("swift").gelu
+    assert isinstance(choice, FourierErf)
+    x = Secret(s[0].server, s[0].share, 26, 32)
+    return gelu_product(x, choice, frac=12, ring=44, comparison="tables")
+
+
+def narrow_norm(s: list[Secret], m: Model) -> Protocol[Any]:
+    x = Secret(s[0].server, s[0].share.reshape(-1, 8), 26, 36)
+    beta, norm = s[0].local(s[0].share[:8]), preset("swift").layernorm
+    return centred_norm(
+        x, None, m.gains["g"], beta, norm, "tables", (0.5, 16.0), 1e-12,
+        frac=12, ring=30, share=32, want_mean=True,
+    )  # fmt: skip
+
+
+def narrow_attention(name: str, masked: bool) -> Build:
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        scores = Secret(s[0].server, s[0].share.reshape(40, 1, 8, 8), 24, 31)
+        values = Secret(s[0].server, s[0].share.reshape(40, 1, 8, 8), 12, 50)
+        keys = s[0].local(s[0].share.reshape(-1)[:320].reshape(40, 8), 0)
+        choice = preset(name).softmax
+        given = Attention(values, 16.0, keys if masked else None, 12, 30, 12, "tables")
+        if isinstance(choice, TwoQuad):
+            return narrow_two_quad(scores, given, choice, None, (1.0, 256.0))
+        return narrow_exact(scores, given, choice, None, 14.0)
+
+    return build
+
+
+def narrow_matrices(s: list[Secret], m: Model) -> Protocol[Any]:
+    x = Secret(s[0].server, s[0].share.reshape(-1, 8), 26, 46)
+    (x,) = yield from truncate_many(x, (12,), 32)
+    y = yield from linear(x, m.weights["w"], 32)
+    return (yield from secret_matmul(y, y, transpose=True, ring=30))
+
+
 GAIN = Parameter("g", torch.full((8,), 1 << 14, dtype=torch.int64), 14)
 MATRIX = Parameter("w", torch.ones(8, 8, dtype=torch.int64))
 CASES: dict[str, tuple[Build, tuple[Parameter, ...]]] = {
@@ -190,6 +230,13 @@ CASES: dict[str, tuple[Build, tuple[Parameter, ...]]] = {
     "newton norm": (norm("crypten"), (GAIN,)),
     "inverses": (inverses, ()),
     "matrices": (matrices, (MATRIX,)),
+    "narrow gelu": (narrow_gelu, ()),
+    "narrow norm": (narrow_norm, (GAIN,)),
+    "narrow exact attention": (narrow_attention("swift", False), ()),
+    "narrow exact attention, padded": (narrow_attention("swift", True), ()),
+    "narrow 2quad attention": (narrow_attention("swift-2quad", False), ()),
+    "narrow 2quad attention, padded": (narrow_attention("swift-2quad", True), ()),
+    "narrow matrices": (narrow_matrices, (MATRIX,)),
 }
 SIZE = 2560
 

@@ -1,0 +1,166 @@
+"""Protocols in narrow rings: the same functions, from fewer and narrower openings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from secformer_rt.graph import approximations
+from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad
+from secformer_rt.protocols.centred_norm import centred_norm
+from secformer_rt.protocols.core import Protocol, Secret
+from secformer_rt.protocols.gelu_product import gelu_product
+from secformer_rt.protocols.linear import linear
+from secformer_rt.protocols.masking import open_modulo
+from secformer_rt.protocols.model import Model
+from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad
+from secformer_rt.protocols.truncation import truncate_many
+from secformer_rt.ring.fixed_point import encode
+from tests.protocols.common import Parameter, preset, random_words, run_words, total
+from tests.support import Outcome
+
+SWIFT = preset("swift")
+GELU = SWIFT.gelu
+assert isinstance(GELU, FourierErf)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("ring", "shift", "bits"), [(60, 28, 32), (64, 13, 50), (44, 12, 44), (30, 18, 64)])
+def test_a_truncation_into_a_narrow_ring(ring: int, shift: int, bits: int) -> None:
+    x = random_words(400, bits=min(ring, bits + shift) - 2)
+
+    def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+        (result,) = yield from truncate_many(s[0], (30 - shift,), bits)
+        return result
+
+    got = total(run_words(build, (x, 30, ring)).results)
+    assert set((got - (x >> shift)).unique().tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize("ring", [32, 40, 48])
+def test_a_product_takes_the_opening_of_a_truncation(ring: int) -> None:
+    weights = random_words(16, 5, bits=12)
+
+    def build(s: list[Secret], model: Model) -> Protocol[Secret]:
+        (x,) = yield from truncate_many(s[0], (12,), ring)
+        return (yield from linear(x, model.weights["w"], ring))
+
+    x = random_words(7, 16, bits=28)
+    outcome = run_words(build, (x, 26, ring + 14), parameters=[Parameter("w", weights)])
+    assert outcome.plan.rounds == 1
+    difference = total(outcome.results) - (x >> 14) @ weights
+    # Each element may be one unit more.
+    assert bool((difference.abs() <= weights.abs().sum(0)).all())
+
+
+def test_shares_of_a_narrow_ring_cannot_be_opened_in_a_wider_one() -> None:
+    with pytest.raises(ValueError, match="cannot be opened"):
+        next(open_modulo(Secret(0, torch.zeros(3, dtype=torch.int64), 0, 32), 40))
+
+
+def gelu(x: Tensor, ring_in: int, ring: int) -> Outcome:
+    def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+        return gelu_product(s[0], GELU, frac=12, ring=ring, comparison="tables")
+
+    return run_words(build, (encode(x, 24), 24, ring_in))
+
+
+def test_gelu_of_three_openings() -> None:
+    x = torch.cat([torch.linspace(-15.5, 15.5, 3001, dtype=torch.float64), torch.tensor([0.0, 4.1, -4.1])])
+    outcome = gelu(x, 30, 44)
+    want = torch.nn.functional.gelu(x)
+    assert float((outcome.value() - want).abs().max()) < 1.5e-3
+    assert outcome.results[0].ring == 44 and outcome.plan.rounds == 3
+    # Far outside nothing of the series is left, only x's rounding.
+    outside = x.abs() > 5
+    assert float((outcome.value() - want)[outside].abs().max()) <= 2.0**-12
+
+
+def test_gelu_agrees_with_the_plaintext_of_its_preset() -> None:
+    x = random(500) * 2
+    want = approximations.gelu(x, GELU, SWIFT.tanh)
+    assert float((gelu(x, 32, 50).value() - want).abs().max()) < 1.5e-3
+
+
+@pytest.mark.parametrize("size", [48, 128, 384, 768])
+@pytest.mark.parametrize("ring", [0, 30])
+def test_layernorm_of_a_centred_input(size: int, ring: int) -> None:
+    x = random(4, size) * torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)[:, None] + 0.3
+    gain, beta = 1 + random(size, seed=1) / 4, random(size, seed=2)
+
+    def build(s: list[Secret], model: Model) -> Protocol[tuple[Secret, Secret]]:
+        norm, method = SWIFT.layernorm, SWIFT.comparison
+        result = yield from centred_norm(
+            s[0], s[1], model.gains["g"], s[2], norm, method, (2.0**-4, 2.0**5), 1e-12,
+            frac=12, ring=ring, share=64, want_mean=True,
+        )  # fmt: skip
+        assert result.mean is not None
+        return result, result.mean
+
+    outcome = run_words(
+        build,
+        (encode(x, 24), 24, 36),
+        (encode(x.mean(-1, keepdim=True), 24), 24),
+        (encode(beta, 16), 16),
+        parameters=[Parameter("g", encode(gain, 12), 12)],
+    )
+    want = torch.nn.functional.layer_norm(x, (size,), gain, beta, 1e-12)
+    got, mean = (outcome.value(lambda r, i=i: r[i]) for i in (0, 1))
+    assert bool(((got - want).abs() < 1e-3 * (want - beta).abs() + 2.0**-10).all())
+    assert float((mean - want.mean(-1, keepdim=True)).abs().max()) < 1e-3
+    # One opening of x, those of the seeded root, and one of the result, beside which its mean is opened.
+    assert outcome.plan.rounds == 6
+
+
+def test_without_a_mean_the_input_is_taken_as_it_is() -> None:
+    x = random(3, 64)
+    x = x - x.mean(-1, keepdim=True)
+    one, none = torch.ones(64, dtype=torch.float64), torch.zeros(64, dtype=torch.float64)
+
+    def build(s: list[Secret], model: Model) -> Protocol[Secret]:
+        norm, method = SWIFT.layernorm, SWIFT.comparison
+        return centred_norm(
+            s[0], None, model.gains["g"], s[1], norm, method, (2.0**-3, 2.0**3), 1e-12,
+            frac=12, ring=0, share=64, want_mean=False,
+        )  # fmt: skip
+
+    gain = [Parameter("g", encode(one, 12), 12)]
+    outcome = run_words(build, (encode(x, 16), 16), (encode(none, 16), 16), parameters=gain)
+    want = torch.nn.functional.layer_norm(x, (64,))
+    assert float((outcome.value() - want).abs().max()) < 5e-3 and outcome.results[0].mean is None
+
+
+def padding(tokens: int) -> Tensor:
+    return (torch.arange(tokens) < torch.tensor([tokens, tokens // 2])[:, None]).to(torch.int64)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", ["swift", "swift-2quad"])
+@pytest.mark.parametrize("tokens", [2, 9, 40])
+def test_attention(name: str, tokens: int, masked: bool) -> None:
+    choice = preset(name).softmax
+    scores, values = random(2, 2, tokens, tokens) * 2, random(2, 2, tokens, 8, seed=1) * 3
+    mask = padding(tokens) if masked else None
+    if isinstance(choice, TwoQuad):
+        weights = approximations.two_quad_weights(scores, choice.offset, mask)
+    else:
+        weights = approximations.exponential_weights(scores, choice, mask)
+    total_weight = weights.sum(-1, keepdim=True)
+    bounds = (float(total_weight.min()) / 4, float(total_weight.max()) * 4)
+
+    def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+        keys = s[2] if masked else None
+        given = Attention(s[1], 16.0, keys, 12, 30, 12, "tables")
+        if isinstance(choice, TwoQuad):
+            return narrow_two_quad(s[0], given, choice, None, bounds)
+        assert isinstance(choice, ExactSoftmax)
+        return narrow_exact(s[0], given, choice, None, 14.0)
+
+    inputs = [(encode(scores, 24), 24, 31), (encode(values, 12), 12, 50)]
+    outcome = run_words(build, *inputs, *([] if mask is None else [(mask, 0)]))
+    want = (weights / total_weight) @ values
+    assert float((outcome.value() - want).abs().max()) < 4e-3
