@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from secformer_rt.graph.architecture import synthetic_architecture
+from secformer_rt.graph.bert import build_bert
+from secformer_rt.graph.preset import FixedPointBits
+from secformer_rt.graph.ranges import Calibration
+from secformer_rt.protocols.rings import Rings, centred_parameters, ring_for
+from secformer_rt.scheduler.provisioning import encode_parameter
+from tests.protocols.common import preset
+
+ARCH = synthetic_architecture("bert-tiny")
+GRAPH = build_bert(ARCH, 1, 8, masked=False, embedding="private")
+NODES = {node.name: node for node in GRAPH.nodes}
+
+
+def rings(**reach: float) -> Rings:
+    seen = {name.replace("__", "."): {"output": (-r / 4, r / 8)} for name, r in reach.items()}
+    return Rings(GRAPH, preset("swift"), Calibration.model_validate({"preset": "swift", "ranges": seen}))
+
+
+def test_a_ring_holds_fraction_value_sign_and_room() -> None:
+    assert ring_for(24, 16.0) == 24 + 4 + 2
+    assert ring_for(24, 16.5) == 24 + 5 + 2
+    assert ring_for(24, 0.3) == 26
+
+
+def test_products_follow_what_calibration_saw_with_its_headroom() -> None:
+    found = rings(layer__0__attention__query=16.0, layer__0__residual=100.0)
+    assert found.product(NODES["layer.0.attention.query"]) == 24 + 4 + 2
+    # What a LayerNorm takes is the residual's sum, so that is the range of the product.
+    assert found.product(NODES["layer.0.output"]) == 24 + 7 + 2
+    assert found.weight("layer.0.attention.query.weight") == 32
+    assert found.weight("layer.0.output.weight") == 64
+
+
+def test_without_a_calibration_the_presets_range_serves() -> None:
+    found = Rings(GRAPH, preset("swift"), None)
+    assert found.product(NODES["layer.0.attention.query"]) == 24 + 8 + 2
+    assert found.weight("layer.0.attention.query.weight") == 64
+
+
+def test_gelus_argument_keeps_its_period() -> None:
+    found = rings(layer__0__intermediate=0.5)
+    assert found.product(NODES["layer.0.intermediate"]) == 24 + 2 + 2  # a quarter of the period 16
+
+
+def test_a_norms_result_is_shared_as_widely_as_its_readers_need() -> None:
+    found = rings(layer__0__attention__residual=30.0)
+    assert found.share("embeddings.norm") >= found.product(NODES["layer.0.attention.output"])  # type: ignore[operator]
+    assert found.share("layer.1.norm") == 64  # the head reads it
+
+
+def test_what_only_a_norm_reads_is_centred() -> None:
+    names = centred_parameters(GRAPH)
+    assert {
+        "embeddings.table",
+        "embeddings.positions",
+        "layer.0.output.weight",
+        "layer.0.output.bias",
+    } <= names
+    assert not {"layer.0.intermediate.weight", "layer.0.attention.query.weight"} & names
+    value = torch.rand(ARCH.intermediate, ARCH.hidden, dtype=torch.float64)
+    for name, centred in (("exact", False), ("swift", True)):
+        words = encode_parameter(
+            GRAPH, next(p for p in GRAPH.parameters if p.name == "layer.0.output.weight"), value,
+            preset(name).fixed_point,
+        )  # fmt: skip
+        assert (float(words.double().mean(-1).abs().max()) < 1) is centred
+
+
+@pytest.mark.parametrize("bits", [{"dense": 13}, {"projection": 11}, {"truncation": "local"}])
+def test_narrow_rings_need_one_scale(bits: dict[str, int | str]) -> None:
+    base = {"weight": 12, "projection": 12, "dense": 12, "rings": "narrow"}
+    assert FixedPointBits.model_validate(base).rings == "narrow"
+    with pytest.raises(ValueError, match="narrow rings need"):
+        FixedPointBits.model_validate(base | bits)
