@@ -19,6 +19,7 @@ from secformer_rt.protocols.truncation import truncate_many
 
 RELATIVE = 12  # significant bits of a deviation and of an inverse root
 MEAN_FRAC = 12  # fraction bits of a mean
+MEAN_INT = 4  # means by h are below 2^4
 DIVISOR = 16  # most fraction bits of 1/h
 
 
@@ -133,7 +134,8 @@ def centred_norm(
     )  # fmt: skip
     assert root.truncated is not None
     total = x_frac + gain.frac + root_frac
-    modulo = min(64, total + max(OUTPUT_INT + 2, ring - frac))
+    # Room for the result, for the ring that its opening must leave, and for a row's sum if that is wanted.
+    modulo = min(WORD, total + max(OUTPUT_INT + 2, ring - frac, half + MEAN_INT + 2 if want_mean else 0))
     forms = (opened.form, gain.form(x.server), root.truncated.form)
     result = yield from product(*(replace(form, ring=modulo) for form in forms))
     result = result.local(result.share + offset.at(total).share)

@@ -20,7 +20,7 @@ SIGN_AND_ROOM = 2  # bits that a truncation needs beside those of the value
 
 def ring_for(frac: int, reach: float) -> int:
     """Bits that hold values up to ``reach`` with ``frac`` fraction bits, and can be truncated."""
-    return frac + max(0, ceil(log2(reach))) + SIGN_AND_ROOM
+    return frac + ceil(log2(max(1.0, reach))) + SIGN_AND_ROOM
 
 
 def centred(graph: ir.Graph, node: ir.Node) -> bool:
