@@ -93,6 +93,13 @@ class BadCertificateError(SecformerError):
     code = "bad-certificate"
 
 
+class StoreError(SecformerError):
+    """A store of one-time randomness is full, damaged, in use, or asked for what has been used."""
+
+    exit_code = 26
+    code = "store"
+
+
 def error_for_exit_code(exit_code: int) -> type[SecformerError]:
     """The class whose exit code this is; the base class if there is none."""
     classes = {kind.exit_code: kind for kind in SecformerError.__subclasses__()}

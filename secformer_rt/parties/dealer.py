@@ -15,15 +15,28 @@ from secformer_rt.graph.ir import Shape
 from secformer_rt.parties.admission import admit
 from secformer_rt.parties.checkup import Checkup
 from secformer_rt.parties.heartbeat import heartbeat
+from secformer_rt.parties.kept import Kept
 from secformer_rt.parties.logs import note, say, short
-from secformer_rt.parties.manifest import Manifest, Request, check_run_id, compare, json_of, make_hello, parse
+from secformer_rt.parties.manifest import (
+    Manifest,
+    Purpose,
+    Request,
+    check_run_id,
+    compare,
+    json_of,
+    make_hello,
+    parse,
+)
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Rendezvous, Visit
 from secformer_rt.parties.report import PartyReport
 from secformer_rt.parties.settings import Role, Settings
+from secformer_rt.protocols.linear import HALF
+from secformer_rt.protocols.rings import Rings
 from secformer_rt.ring.buffers import as_bytes
 from secformer_rt.ring.prg import SecretSeed
-from secformer_rt.scheduler.randomness import corrections, parameter_mask
+from secformer_rt.scheduler.dealing import corrections
+from secformer_rt.scheduler.randomness import parameter_mask
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.server import Caller, Handler
@@ -36,20 +49,29 @@ BLOCK = 4 << 20  # bytes of corrections in one message
 
 @dataclass(slots=True, eq=False)
 class _Model:
-    """What the dealer keeps of a provisioned model: its description and the seeds of its masks."""
+    """What the dealer keeps of a provisioned model: its description, the masks' seeds, and masks in use."""
 
     manifest: Manifest
     seeds: tuple[SecretSeed, SecretSeed]
     plans: PlanCache = field(default_factory=PlanCache)
     shapes: dict[str, Shape] = field(init=False)
+    masks: dict[str, Tensor] = field(init=False, default_factory=dict)
+    rings: Rings = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shapes = {p.name: p.shape for p in self.manifest.parameters().parameters}
+        lowering = self.manifest.provisioning()
+        self.shapes = {p.name: p.shape for p in lowering.graph.parameters}
+        self.rings = lowering.rings
 
     def mask(self, name: str) -> Tensor:
-        """The mask of a parameter, in the clear."""
+        """The mask of a parameter, in the clear. Those of narrow rings are kept, being half as large."""
+        if name in self.masks:
+            return self.masks[name]
         first, second = (parameter_mask(seed, name, self.shapes[name]) for seed in self.seeds)
-        return first.add_(second)
+        mask = first.add_(second)
+        if self.rings.weight(name) == HALF:
+            mask = self.masks[name] = mask.to(torch.int32)
+        return mask
 
 
 class Dealer:
@@ -59,7 +81,7 @@ class Dealer:
         self._settings = settings
         self._lock = threading.Lock()
         self._models: dict[bytes, _Model] = {}
-        self._runs: set[tuple[bytes, str]] = set()
+        self._kept = Kept("dealer", settings.store)
         self._first = Rendezvous()
 
     def handlers(self) -> dict[str, Handler]:
@@ -72,6 +94,10 @@ class Dealer:
         with self._lock:
             return [model.plans for model in self._models.values()]
 
+    def close(self) -> None:
+        """Let go of what is kept on disk."""
+        self._kept.close()
+
     def _supply(self, link: Link, caller: Caller) -> None:
         hello = link.receive_hello(self._settings.timeouts.handshake_s)
         link.peer = admit(caller, hello, "dealer", *SERVERS)
@@ -79,10 +105,7 @@ class Dealer:
         note(run=short(hello.run_id), operation=hello.purpose)
         say(logger, "started", caller=link.peer)
         description = json_of(link.receive_control(wire_pb2.Manifest))
-        with self._lock:
-            if (hello.run_id, hello.role) in self._runs:
-                raise MismatchError("This run has been dealt before: randomness is never dealt twice.")
-            self._runs.add((hello.run_id, hello.role))
+        self._kept.runs.burn(hello.run_id, hello.role)
         if hello.purpose == "provision":
             self._provision(link, hello, parse(Manifest, description, link.peer))
         else:
@@ -104,7 +127,8 @@ class Dealer:
             raise MismatchError("The dealer does not know this model: provision it again.")
         with heartbeat([link]):
             _, plan = model.plans.get(model.manifest, request)
-        mine = make_hello("dealer", hello.run_id, "infer", model.manifest, plan.digest())
+        purpose: Purpose = "prepare" if hello.purpose == "prepare" else "infer"
+        mine = make_hello("dealer", hello.run_id, purpose, model.manifest, plan.digest())
         link.send_hello(mine)
         compare(mine, hello, link.peer)
         # Server 0's stream waits here for server 1's, whose thread deals to both.
@@ -121,7 +145,7 @@ class Dealer:
                     links[i].send_control(wire_pb2.Seed(seed=seeds[i].reveal()))
                 buffers = (_Blocks(links[0]), _Blocks(links[1]))
                 with torch.inference_mode():
-                    for server, part in corrections(plan, seeds, model.mask):
+                    for server, part in corrections(plan, seeds, model.mask, self._settings.threads + 1):
                         buffers[server].add(part)
                 for i in (0, 1):
                     buffers[i].flush()

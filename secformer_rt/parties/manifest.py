@@ -22,7 +22,7 @@ from secformer_rt.transport import wire_pb2
 PROTOCOL_VERSION = 1
 RUN_ID_BYTES = 16
 
-Purpose = Literal["describe", "provision", "infer", "diagnose"]
+Purpose = Literal["describe", "provision", "prepare", "infer", "diagnose"]
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -75,16 +75,22 @@ class Manifest(BaseModel):
             )
         return self.architecture
 
-    def parameters(self) -> Graph:
-        """A graph that uses every parameter, to encode and to provision by."""
+    def provisioning(self) -> Lowering:
+        """A lowering that uses every parameter, to provision by."""
         columns = self.architecture.columns if isinstance(self.architecture, Operation) else 1
-        return self.lowering(1, columns, masked=False).graph
+        return self.lowering(1, columns, masked=False)
+
+    def parameters(self) -> Graph:
+        """A graph that uses every parameter, to encode by."""
+        return self.provisioning().graph
 
 
 class Request(BaseModel):
     """The public description of one inference: which model, and the shape of the input.
 
-    For a single operation the batch is its rows and the tokens are its columns.
+    For a single operation the batch is its rows and the tokens are its columns. ``wanted`` is how many are
+    still to be prepared, this one included, where it is prepared ahead. Servers report where the seconds of a
+    profiled one went.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +99,8 @@ class Request(BaseModel):
     batch: int = Field(ge=1, le=1 << 20)
     tokens: int = Field(ge=1, le=65536)
     masked: bool
+    wanted: int = Field(default=1, ge=1, le=1 << 20)
+    profiled: bool = False
 
 
 def parse(kind: type[T], data: bytes, peer: str) -> T:

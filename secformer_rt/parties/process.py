@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from secformer_rt.parties.access import Access
 from secformer_rt.parties.dealer import Dealer
 from secformer_rt.parties.journal import Journal
 from secformer_rt.parties.logs import bound, say
+from secformer_rt.parties.memory import keep_freed
 from secformer_rt.parties.metrics import Metrics, served
 from secformer_rt.parties.rendezvous import Rendezvous
 from secformer_rt.parties.server import ComputeServer
@@ -49,6 +51,7 @@ def run_party(role: Role, settings: Settings, *, watch_stdin: bool = False) -> N
 
 
 def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold shares and seeds
     say(logger, "starts", version=__version__, pid=os.getpid())
     access = Access(settings, role)
     if settings.insecure:
@@ -59,6 +62,7 @@ def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
     if watch_stdin:
         threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
     torch.set_num_threads(settings.threads)
+    keep_freed()
     # Threads that wait for the network should not wait for Python's usual 5 ms as well.
     sys.setswitchinterval(SWITCH_S)
 
@@ -68,6 +72,7 @@ def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
             stack.enter_context(served(metrics, endpoint.metrics))
             say(logger, "serves metrics", address=endpoint.metrics)
         party = _party(role, settings, access, stack)
+        stack.callback(party.close)
         server = serve(
             endpoint.bind,
             Journal(role, metrics).kept(party.handlers()),

@@ -55,9 +55,11 @@ class PartyReport(BaseModel):
     planned_payload: dict[str, int] = {}
     planned_tensor_bytes: int = 0  # corrections, prepared products and wires; see scheduler.plan.Memory
     tensor_bytes: int = 0
+    prepared: bool = False  # ahead: then the offline phase is what it took to read it
     offline_s: float = 0.0
     online_s: float = 0.0
     operations: list[OperationReport] = []
+    profile: dict[str, dict[str, float]] = {}  # seconds by phase and kind of work, of a profiled run
     others: list[PartyReport] = []
 
     @classmethod

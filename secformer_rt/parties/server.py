@@ -6,18 +6,19 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from secformer_rt.errors import MismatchError, PeerLostError
 from secformer_rt.parties.admission import admit
 from secformer_rt.parties.checkup import Checkup
-from secformer_rt.parties.dealer import receive_corrections
 from secformer_rt.parties.heartbeat import heartbeat
 from secformer_rt.parties.journal import inferred
+from secformer_rt.parties.kept import Kept
 from secformer_rt.parties.logs import RUN_DIGITS, note, say, short
 from secformer_rt.parties.manifest import (
     Manifest,
@@ -30,7 +31,10 @@ from secformer_rt.parties.manifest import (
     parse,
 )
 from secformer_rt.parties.memory import give_back
+from secformer_rt.parties.offline import dealt, restored, seed_tensor, stored_bytes
 from secformer_rt.parties.plans import PlanCache
+from secformer_rt.parties.preparation import prepare
+from secformer_rt.parties.profile import Laps, Unprofiled, profiling
 from secformer_rt.parties.rendezvous import Visit
 from secformer_rt.parties.report import OperationReport, PartyReport
 from secformer_rt.parties.session import Neighbours, Session, open_session
@@ -45,13 +49,11 @@ from secformer_rt.scheduler.ledger import Ledger
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.provisioning import add_parameter, is_masked, masked_share
-from secformer_rt.scheduler.randomness import Material
 from secformer_rt.scheduler.transcript import Transcript
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.aborts import RemoteAbort
 from secformer_rt.transport.link import Link
 from secformer_rt.transport.server import Caller, Handler
-from secformer_rt.transport.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,10 @@ class ComputeServer:
         self._around = around
         self._lock = threading.Lock()
         self._models: dict[str, _Provisioned] = {}
+        self._kept = Kept(around.role, around.settings.store)
+        with torch.inference_mode():
+            for model_id, manifest, model in self._kept.load_models(around.index):
+                self._models[model_id] = _Provisioned(manifest, model)
 
     def handlers(self) -> dict[str, Handler]:
         """What this server answers. Only server 0 is called by its peer."""
@@ -83,6 +89,10 @@ class ComputeServer:
         if self._around.peer is None:
             handlers["Peer"] = self._visit
         return handlers
+
+    def close(self) -> None:
+        """Let go of what is kept on disk."""
+        self._kept.close()
 
     def plans(self) -> list[PlanCache]:
         """The plans of each model held."""
@@ -102,21 +112,23 @@ class ComputeServer:
         mine = self._agree(client, hello, "provision", manifest, "model-owner")
         with open_session(self._around, client, mine, description) as session, torch.inference_mode():
             seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
-            model = self._receive_model(session, manifest, seed)
-            session.dealer.finish()  # a model whose dealer has gone is of no use
+            with self._kept.keeping_model(hello.run_id.hex(), manifest) as keep:
+                model = self._receive_model(session, manifest, seed, keep)
+                session.dealer.finish()  # a model whose dealer has gone is of no use
             with self._lock:
                 if hello.run_id.hex() in self._models:
                     raise MismatchError("This model has been provisioned before: take a new run id.")
                 self._models[hello.run_id.hex()] = _Provisioned(manifest, model)
             give_back()
-            self._report(session, PartyReport.of(self._around.role, _traffic(session, self._around)))
+            self._report(session, PartyReport.of(self._around.role, session.traffic(self._around.peer_role)))
 
     def _infer(self, client: Link, caller: Caller) -> None:
         hello, description = self._greet(client, caller, *CLIENTS)
         if hello.purpose == "describe":
             self._describe(client)
             return
-        admit(caller, hello, self._around.role, "data-owner")
+        if hello.purpose != "prepare":
+            admit(caller, hello, self._around.role, "data-owner")
         request = parse(Request, description, client.peer)
         note(model=request.model_id[:RUN_DIGITS], batch=request.batch, tokens=request.tokens)
         provisioned = self._models.get(request.model_id)
@@ -124,9 +136,20 @@ class ComputeServer:
             raise MismatchError(f"{self._around.role} holds no model {request.model_id}: provision it again.")
         with heartbeat([client]):
             lowering, plan = provisioned.plans.get(provisioned.manifest, request)
+        if hello.purpose == "prepare":
+            stock = self._kept.room_for(request.wanted * stored_bytes(plan, self._around.index))
+            mine = self._agree(client, hello, "prepare", provisioned.manifest, client.peer, plan.digest())
+            prepare(self._around, stock, client, mine, request, provisioned.manifest, provisioned.model, plan)
+            return
         mine = self._agree(client, hello, "infer", provisioned.manifest, "data-owner", plan.digest())
-        with open_session(self._around, client, mine, description) as session, torch.inference_mode():
-            self._run(session, lowering, plan, provisioned.model)
+        ahead = self._kept.ahead(request.model_id, plan.digest())
+        began = time.perf_counter()
+        with (
+            open_session(self._around, client, mine, description, ahead) as session,
+            torch.inference_mode(),
+            profiling(request.profiled) as laps,
+        ):
+            self._run(session, lowering, plan, provisioned.model, began, laps)
 
     def _greet(self, client: Link, caller: Caller, *roles: str) -> tuple[wire_pb2.Hello, bytes]:
         hello = client.receive_hello(self._around.settings.timeouts.handshake_s)
@@ -148,6 +171,7 @@ class ComputeServer:
         mine = make_hello(self._around.role, hello.run_id, purpose, manifest, plan)
         client.send_hello(mine)
         compare(mine, hello, role)
+        self._kept.runs.burn(hello.run_id)
         return mine
 
     def _describe(self, client: Link) -> None:
@@ -156,14 +180,19 @@ class ComputeServer:
             models = {key: p.manifest.model_dump(mode="json") for key, p in self._models.items()}
         client.send_control(wire_pb2.Report(json=json.dumps(models).encode()))
 
-    def _receive_model(self, session: Session, manifest: Manifest, seed: SecretSeed) -> Model:
+    def _receive_model(
+        self, session: Session, manifest: Manifest, seed: SecretSeed, keep: Callable[[Tensor], None]
+    ) -> Model:
         """Take the client's shares, and open the masked weights with the peer."""
+        keep(seed_tensor(seed))
         server, bits = self._around.index, manifest.preset.fixed_point
-        graph, model, transcript = manifest.parameters(), Model(), Transcript()
+        lowering, model, transcript = manifest.provisioning(), Model(), Transcript()
+        graph, rings = lowering.graph, lowering.rings
         shares = SharesIn(session.client, server)
         tell = teller(session.client, "provision", len(graph.parameters))
         for number, parameter in enumerate(graph.parameters):
             share = shares.receive(number, parameter.name, parameter.shape)
+            keep(share)
             public = None
             if is_masked(parameter):
                 public = masked_share(parameter, share, seed)
@@ -171,23 +200,31 @@ class ComputeServer:
                 send_words(session.peer, tag, public)
                 public = public + receive_words(session.peer, tag, parameter.shape)
                 transcript.add(public)
-            add_parameter(model, server, graph, parameter, share, public, seed, bits)
+                keep(public)
+            add_parameter(
+                model, server, graph, parameter, share, public, seed, bits, rings.weight(parameter.name)
+            )
             tell(number + 1)
         session.peer.send(transcript.tag(len(graph.parameters)))
         session.peer.receive(transcript.tag(len(graph.parameters)), 0)
         return model
 
-    def _run(self, session: Session, lowering: Lowering, plan: Plan, model: Model) -> None:
-        """One inference: offline with the dealer, online with the peer."""
+    def _run(
+        self,
+        session: Session,
+        lowering: Lowering,
+        plan: Plan,
+        model: Model,
+        began: float,
+        laps: Laps | Unprofiled,
+    ) -> None:
+        """One inference: offline with the dealer, unless it is prepared, and online with the peer."""
         server, graph = self._around.index, lowering.graph
-        began = time.perf_counter()
-        seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
-        tell = teller(session.client, "offline", plan.dealer_bytes[server])
-        received = receive_corrections(session.dealer, plan.dealer_bytes[server], tell)
-        material = Material(plan, server, seed, received)
-        material.prepare(model)
-        dealer = parse(PartyReport, json_of(session.dealer.receive_control(wire_pb2.Report)), "dealer")
-        session.dealer.finish()  # it has done its part, and is not needed online
+        if session.taken is None:
+            began = time.perf_counter()
+            offline = dealt(session, plan, server, model)
+        else:
+            offline = restored(plan, server, session.taken.tensors)
         shares = SharesIn(session.client, server)
         inputs = {
             wire.name: Secret(
@@ -201,23 +238,31 @@ class ComputeServer:
         session.peer.send_control(wire_pb2.Accepted())
         session.peer.receive_control(wire_pb2.Accepted)
         ready = time.perf_counter()
+        laps.end("offline", ready - began)
         # The name tells whether randomness was ever used twice, and nothing else.
-        name = seed.derive("name").reveal().hex()[:NAME_DIGITS]
-        say(logger, "offline done", seconds=ready - began, dealer_bytes=received.numel(), randomness=name)
-        backend = ServerBackend(plan, material, session.peer, teller(session.client, "online", plan.rounds))
+        name = offline.seed.derive("name").reveal().hex()[:NAME_DIGITS]
+        dealer_bytes = 0 if offline.dealer is None else offline.received
+        say(logger, "offline done", seconds=ready - began, dealer_bytes=dealer_bytes, randomness=name)
+        backend = ServerBackend(
+            plan, offline.material, session.peer, teller(session.client, "online", plan.rounds)
+        )
         engine = Engine(backend)
         with _located(backend.ledger, plan.rounds):
             outputs = engine.run_graph(lowering, model, inputs)
             backend.conclude()
         done = time.perf_counter()
-        report = PartyReport.of(self._around.role, _traffic(session, self._around))
+        laps.end("online", done - ready)
+        report = PartyReport.of(self._around.role, session.traffic(self._around.peer_role))
         report.rounds, report.planned_rounds = len(backend.ledger.rounds), plan.rounds
         report.offline_s, report.online_s = ready - began, done - ready
         assert plan.memory is not None
         report.planned_tensor_bytes = plan.memory[server].total - plan.memory[server].weights
-        report.tensor_bytes = received.numel() + material.prepared_bytes + engine.peak_wire_bytes
+        held = offline.received + offline.material.prepared_bytes
+        report.tensor_bytes = held + engine.peak_wire_bytes
         report.operations = _operations(backend.ledger)
-        report.others = [dealer]
+        report.profile = laps.found
+        report.prepared = offline.dealer is None
+        report.others = [] if offline.dealer is None else [offline.dealer]
         inferred(report)
         self._report(session, report)
         for number, wire in enumerate(graph.outputs):
@@ -225,14 +270,6 @@ class ComputeServer:
 
     def _report(self, session: Session, report: PartyReport) -> None:
         session.client.send_control(wire_pb2.Report(json=report.model_dump_json().encode()))
-
-
-def _traffic(session: Session, around: Neighbours) -> dict[str, Traffic]:
-    return {
-        "client": session.client.traffic,
-        "dealer": session.dealer.traffic,
-        around.peer_role: session.peer.traffic,
-    }
 
 
 @contextmanager

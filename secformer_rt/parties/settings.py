@@ -65,6 +65,13 @@ class Timeouts(_Strict):
     progress_s: float = Field(default=30.0, gt=0)  # without any sign of life in a run
 
 
+class Store(_Strict):
+    """Where parties keep what they prepare ahead: each in a directory there that is named after its role."""
+
+    directory: Path | None = None  # none: nothing is kept
+    limit_gb: float = Field(default=20.0, gt=0)  # that one party may keep
+
+
 class Settings(_Strict):
     """Everything that the parties of one deployment have in common."""
 
@@ -76,6 +83,7 @@ class Settings(_Strict):
     threads: int = Field(default=1, ge=1, le=256)  # compute threads of a party
     streams: int = Field(default=16, ge=2, le=1024)  # open streams of a party
     timeouts: Timeouts = Timeouts()
+    store: Store = Store()
 
     def endpoint(self, role: Role) -> Endpoint:
         """The endpoint of a party."""
@@ -103,7 +111,7 @@ class Settings(_Strict):
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read a deployment's YAML. A relative directory in it is relative to the file.
+    """Read a deployment's YAML. Relative directories in it are relative to the file.
 
     Args:
         path: The file.
@@ -121,6 +129,10 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         reason = str(error) if isinstance(error, UnicodeDecodeError) else explain(error)
         raise BadConfigError(f"Configuration {path} is not valid: {reason}.") from error
     settings = make_settings(given, overrides, f"Configuration {path}")
+    if settings.store.directory is not None:
+        directory = path.parent / settings.store.directory
+        store = settings.store.model_copy(update={"directory": directory})
+        settings = settings.model_copy(update={"store": store})
     tls = settings.encryption()
     if tls is None:
         return settings

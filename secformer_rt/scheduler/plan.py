@@ -10,11 +10,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from secformer_rt.graph.ir import Graph, ParameterKind
+from secformer_rt.graph.ir import Graph, Parameter, ParameterKind
 from secformer_rt.protocols.core import Dealt, Open, Protocol, Secret
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
 from secformer_rt.protocols.layernorm import Gain
-from secformer_rt.protocols.linear import Weight, WeightProduct
+from secformer_rt.protocols.linear import HALF, Weight, WeightProduct
 from secformer_rt.protocols.lowering import Lowering, input_frac, parameter_frac
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.kernels import pack
@@ -40,9 +40,10 @@ class PlannedDeal:
 class Memory:
     """Bytes of tensors that one server holds for one inference; a process needs some 0.5 GB beside them.
 
-    ``weights`` are two words for each element of a matrix or gain (its public form and this server's share)
-    and one for an offset, ``received`` the corrections, ``prepared`` the products computed ahead, ``wires``
-    the shares on the graph's wires at the worst moment. The last three are what a run measures.
+    ``weights`` are two words for each element of a matrix or gain (its public form and this server's share;
+    half words for a matrix of narrow rings) and one for an offset, ``received`` the corrections,
+    ``prepared`` the products computed ahead, ``wires`` the shares on the graph's wires at the worst moment.
+    The last three are what a run measures.
     """
 
     weights: int
@@ -144,6 +145,7 @@ _DTYPES = {
     Sharing.PLANES: torch.uint8,
     Sharing.TABLES: torch.int16,
     Sharing.BYTES: torch.uint8,
+    Sharing.HALVES: torch.int32,
 }
 
 
@@ -160,7 +162,8 @@ def meta_model(graph: Graph, lowering: Lowering) -> Model:
         frac = parameter_frac(graph, parameter.name, bits)
         words = torch.empty(parameter.shape, dtype=torch.int64, device="meta")
         if parameter.kind is ParameterKind.MATRIX:
-            packed = pack(words)
+            narrow = lowering.rings.weight(parameter.name) == HALF
+            packed = pack(words.to(torch.int32) if narrow else words)
             model.weights[parameter.name] = Weight(parameter.name, parameter.shape, frac, packed, packed)
         elif parameter.kind is ParameterKind.GAIN:
             model.gains[parameter.name] = Gain(parameter.name, frac, words, words)
@@ -183,7 +186,7 @@ def plan_graph(lowering: Lowering) -> Plan:
     }
     engine = Engine(planner)
     outputs = engine.run_graph(lowering, meta_model(graph, lowering), inputs)
-    weights = sum(8 * prod(p.shape) * (1 if p.kind is ParameterKind.OFFSET else 2) for p in graph.parameters)
+    weights = sum(_parameter_bytes(p, lowering.rings.weight(p.name)) for p in graph.parameters)
     prepared = sum(
         8 * prod(item.shape)
         for planned in planner.plan.deals
@@ -199,6 +202,11 @@ def plan_graph(lowering: Lowering) -> Plan:
     calibration = lowering.calibration.model_dump_json() if lowering.calibration else ""
     planner.plan.description = f"{graph!r}\n{lowering.preset.model_dump_json()}\n{calibration}"
     return planner.plan
+
+
+def _parameter_bytes(parameter: Parameter, ring: int) -> int:
+    """What a server holds of a parameter: both its public form and its share, unless it is only added."""
+    return prod(parameter.shape) * (8 if parameter.kind is ParameterKind.OFFSET else 2 * (ring // 8))
 
 
 def plan_protocol(protocol: Protocol[object]) -> Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Self
 
@@ -12,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import explain
-from secformer_rt.protocols.correlations import Ref
-from secformer_rt.protocols.linear import MatrixProduct, WeightProduct
 from secformer_rt.scheduler.network import Network
 from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.products import products
 
 # A server's process beside its planned tensors; see :func:`peak_memory`.
 PROCESS_BYTES = 490_000_000
@@ -43,34 +41,18 @@ class Work:
 
 
 def work(plan: Plan) -> Work:
-    """Count a plan's work.
-
-    With a provisioned weight, a server does one product online (``X W``) and one offline (``R F``); between
-    two secrets it does two online. The dealer does one of either.
-    """
-    weighted = secret = 0
-    for planned in plan.deals:
-        correlation = planned.correlation
-        if isinstance(correlation, WeightProduct):
-            weighted += prod(correlation.shape) * _columns(plan, correlation.activation)
-        elif isinstance(correlation, MatrixProduct):
-            secret += prod(correlation.shape) * _columns(plan, correlation.left)
+    """Count a plan's work."""
+    macs = products(plan)
     return Work(
         rounds=plan.rounds,
         correlations=len(plan.deals),
         opened_bytes=plan.server_bytes,
         dealt_bytes=sum(plan.dealer_bytes),
         link_bytes=max(plan.dealer_bytes),
-        online_macs=weighted + 2 * secret,
-        offline_macs=weighted,
-        dealer_macs=weighted + secret,
+        online_macs=macs.online.total(),
+        offline_macs=macs.offline.total(),
+        dealer_macs=macs.dealer.total(),
     )
-
-
-def _columns(plan: Plan, ref: Ref) -> int:
-    """The length of a dealt matrix's rows."""
-    assert isinstance(ref.deal, int)  # an activation's mask, never a parameter's
-    return plan.deals[ref.deal].correlation.fields[ref.position].shape[-1]
 
 
 class Machine(BaseModel):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import torch
 from torch import Tensor
 
-from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
+from secformer_rt.protocols.correlations import Field, Ref, Sharing, Source
 from secformer_rt.protocols.linear import WeightProduct
 from secformer_rt.protocols.model import Model
-from secformer_rt.ring.packing import pack_words, unpack_words
+from secformer_rt.ring.packing import unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.scheduler.plan import Plan
 
@@ -25,75 +25,14 @@ def expand(seed: SecretSeed, deal: int, position: int, item: Field) -> Tensor:
         return prg.planes(item.shape)
     if item.sharing is Sharing.BYTES:
         return prg.bytes(prod(item.shape)).reshape(item.shape)
+    if item.sharing is Sharing.HALVES:
+        return prg.bytes(4 * prod(item.shape)).view(torch.int32).reshape(item.shape)
     return prg.bytes(2 * prod(item.shape)).view(torch.int16).reshape(item.shape)
 
 
 def parameter_mask(seed: SecretSeed, name: str, shape: tuple[int, ...]) -> Tensor:
     """One server's share of the mask of a provisioned parameter."""
     return Prg(seed, f"parameter/{name}").words(shape)
-
-
-def corrections(
-    plan: Plan,
-    seeds: tuple[SecretSeed, SecretSeed],
-    parameter: Callable[[str], Tensor],
-) -> Iterator[tuple[int, Tensor]]:
-    """The dealer's side of a plan: (server, bytes) for every correction, in the order of the plan.
-
-    Args:
-        plan: what will be asked for.
-        seeds: the seed that the dealer has in common with each server for this run.
-        parameter: the mask of a provisioned parameter, in the clear.
-    """
-    last_use = plan.last_uses()
-    known: dict[Ref, Tensor] = {}
-
-    for index, planned in enumerate(plan.deals):
-        fields = planned.correlation.fields
-        inputs = [
-            parameter(ref.deal) if isinstance(ref.deal, str) else known[ref]
-            for ref in planned.correlation.refs
-        ]
-        random = [
-            _combine(expand(seeds[0], index, i, f), expand(seeds[1], index, i, f), f)
-            if _needed(planned.correlation, Ref(index, i), last_use)
-            else torch.empty(0)
-            for i, f in enumerate(fields)
-            if f.source is Source.RANDOM
-        ]
-        derived = iter(planned.correlation.derive(random, inputs))
-        drawn = iter(random)
-        for position, item in enumerate(fields):
-            value = next(drawn) if item.source is Source.RANDOM else next(derived)
-            if item.source is Source.DERIVED:
-                held = expand(seeds[planned.holder], index, position, item)
-                yield 1 - planned.holder, _correction(value, held, item)
-            if Ref(index, position) in last_use:
-                known[Ref(index, position)] = value
-        for ref in [ref for ref in planned.correlation.refs if last_use[ref] == index]:
-            known.pop(ref, None)
-
-
-def _needed(correlation: Correlation, ref: Ref, last_use: dict[Ref, int]) -> bool:
-    """Whether the dealer must know a random field: it is built on, now or later."""
-    return ref in last_use or any(f.source is Source.DERIVED for f in correlation.fields)
-
-
-def _combine(a: Tensor, b: Tensor, item: Field) -> Tensor:
-    if item.sharing is Sharing.BYTES:
-        return a + b
-    if item.sharing is not Sharing.ADDITIVE:
-        return a ^ b
-    return a + b if item.bits == 64 else (a + b) & ((1 << item.bits) - 1)
-
-
-def _correction(value: Tensor, held: Tensor, item: Field) -> Tensor:
-    value = value.reshape(item.shape)
-    if item.sharing is Sharing.ADDITIVE:
-        return pack_words(value - held, item.bits)
-    if item.sharing is Sharing.BYTES:
-        return (value - held).reshape(-1)
-    return (value ^ held).reshape(-1).contiguous().view(torch.uint8)
 
 
 class Material:
@@ -105,7 +44,7 @@ class Material:
 
     def __init__(self, plan: Plan, server: int, seed: SecretSeed, received: Tensor) -> None:
         """``received`` (uint8) is all that the dealer sent to this server."""
-        self._plan, self._server, self._seed = plan, server, seed
+        self._plan, self._server, self._seed, self._received = plan, server, seed, received
         self._sent: dict[tuple[int, int], Tensor] = {}
         self._prepared: dict[int, tuple[Tensor, ...]] = {}
         self._next = 0
@@ -126,8 +65,25 @@ class Material:
             if isinstance(planned.correlation, WeightProduct):
                 masks = [self._share(ref) for ref in planned.correlation.prepared_from]
                 shares = planned.correlation.prepare(self._shares(index), masks, model.weights)
-                self._prepared[index] = tuple(shares)
-                self.prepared_bytes += sum(8 * share.numel() for share in shares)
+                self._hold(index, tuple(shares))
+
+    def _hold(self, index: int, shares: tuple[Tensor, ...]) -> None:
+        self._prepared[index] = shares
+        self.prepared_bytes += sum(share.nbytes for share in shares)
+
+    def kept(self) -> list[Tensor]:
+        """All of it but the seed, before anything is taken: for :meth:`restored`, later or elsewhere."""
+        return [*(share for shares in self._prepared.values() for share in shares), self._received]
+
+    @classmethod
+    def restored(cls, plan: Plan, server: int, seed: SecretSeed, kept: Sequence[Tensor]) -> Material:
+        """What :meth:`kept` has returned, for the same plan and server."""
+        material = cls(plan, server, seed, kept[-1])
+        products = iter(kept[:-1])
+        for index, planned in enumerate(plan.deals):
+            if isinstance(planned.correlation, WeightProduct):
+                material._hold(index, tuple(next(products) for _ in planned.correlation.fields))
+        return material
 
     def take(self) -> tuple[int, tuple[Tensor, ...]]:
         """The index of the plan's next correlation and this server's shares of it: none past its end."""
@@ -157,5 +113,6 @@ class Material:
                 return unpack_words(sent, item.shape, item.bits)
             if item.sharing in (Sharing.PLANES, Sharing.BYTES):
                 return sent.reshape(item.shape)
-            return sent.clone().view(torch.int16).reshape(item.shape)
+            kind = torch.int32 if item.sharing is Sharing.HALVES else torch.int16
+            return sent.clone().view(kind).reshape(item.shape)
         return expand(self._seed, ref.deal, ref.position, item)

@@ -38,6 +38,8 @@ _REASONS: Final[dict[grpc.StatusCode, tuple[str, type[SecformerError]]]] = {
 }
 _NO_TLS: Final = ("TLS failed; `secformer-rt health` says why.", BadCertificateError)
 _TLS_SIGNS: Final = ("SSL_ERROR_SSL", "Verification Check failed")
+_NO_PONG: Final = ("it has not answered a ping in time.", PeerLostError)
+_PING_SIGNS: Final = ("ping timeout", "keepalive timeout")
 _OVERSIZE: Final = ("a frame was larger than the protocol allows.", DesyncError)
 
 
@@ -98,6 +100,8 @@ def _explain(code: grpc.StatusCode, details: str) -> StreamBroken:
         return StreamBroken(*_OVERSIZE)
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in details for sign in _TLS_SIGNS):
         return StreamBroken(*_NO_TLS)
+    if code is grpc.StatusCode.UNAVAILABLE and any(sign in details for sign in _PING_SIGNS):
+        return StreamBroken(*_NO_PONG)
     return StreamBroken(*_REASONS.get(code, (f"gRPC says {code.name}.", PeerLostError)))
 
 

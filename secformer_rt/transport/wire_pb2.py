@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!secformer_rt/transport/wire.proto\x12\x0fsecformer_rt.v1\"\xd3\x01\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.secformer_rt.v1.Frame.Kind\x12\x0b\n\x03tag\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"`\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05HELLO\x10\x01\x12\x08\n\x04\x44\x41TA\x10\x02\x12\x0b\n\x07\x43ONTROL\x10\x03\x12\x0c\n\x08PROGRESS\x10\x04\x12\t\n\x05\x41\x42ORT\x10\x05\x12\x07\n\x03\x45ND\x10\x06\"\xbc\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x0c\x12\x13\n\x0bplan_digest\x18\x04 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x05 \x01(\x0c\x12\x0e\n\x06preset\x18\x06 \x01(\t\x12\x13\n\x0b\x66ixed_point\x18\x07 \x01(\t\x12\x17\n\x0fpackage_version\x18\x08 \x01(\t\x12\x0f\n\x07purpose\x18\t \x01(\t\"4\n\x05\x41\x62ort\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"\xc4\x01\n\x07\x43ontrol\x12-\n\x08manifest\x18\x01 \x01(\x0b\x32\x19.secformer_rt.v1.ManifestH\x00\x12-\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x19.secformer_rt.v1.AcceptedH\x00\x12)\n\x06report\x18\x03 \x01(\x0b\x32\x17.secformer_rt.v1.ReportH\x00\x12%\n\x04seed\x18\x04 \x01(\x0b\x32\x15.secformer_rt.v1.SeedH\x00\x42\t\n\x07message\"\x18\n\x08Manifest\x12\x0c\n\x04json\x18\x01 \x01(\x0c\"\n\n\x08\x41\x63\x63\x65pted\"\x16\n\x06Report\x12\x0c\n\x04json\x18\x01 \x01(\x0c\"\x14\n\x04Seed\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x32\xbf\x02\n\x05Party\x12:\n\x04Peer\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12<\n\x06Supply\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12?\n\tProvision\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12;\n\x05Infer\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12>\n\x08\x44iagnose\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!secformer_rt/transport/wire.proto\x12\x0fsecformer_rt.v1\"\xd3\x01\n\x05\x46rame\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.secformer_rt.v1.Frame.Kind\x12\x0b\n\x03tag\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"`\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05HELLO\x10\x01\x12\x08\n\x04\x44\x41TA\x10\x02\x12\x0b\n\x07\x43ONTROL\x10\x03\x12\x0c\n\x08PROGRESS\x10\x04\x12\t\n\x05\x41\x42ORT\x10\x05\x12\x07\n\x03\x45ND\x10\x06\"\xdf\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x0c\x12\x13\n\x0bplan_digest\x18\x04 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x05 \x01(\x0c\x12\x0e\n\x06preset\x18\x06 \x01(\t\x12\x13\n\x0b\x66ixed_point\x18\x07 \x01(\t\x12\x17\n\x0fpackage_version\x18\x08 \x01(\t\x12\x0f\n\x07purpose\x18\t \x01(\t\x12\x10\n\x08prepared\x18\n \x03(\x0c\x12\x0f\n\x07lacking\x18\x0b \x03(\x0c\"4\n\x05\x41\x62ort\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"\xf3\x01\n\x07\x43ontrol\x12-\n\x08manifest\x18\x01 \x01(\x0b\x32\x19.secformer_rt.v1.ManifestH\x00\x12-\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x19.secformer_rt.v1.AcceptedH\x00\x12)\n\x06report\x18\x03 \x01(\x0b\x32\x17.secformer_rt.v1.ReportH\x00\x12%\n\x04seed\x18\x04 \x01(\x0b\x32\x15.secformer_rt.v1.SeedH\x00\x12-\n\x08prepared\x18\x05 \x01(\x0b\x32\x19.secformer_rt.v1.PreparedH\x00\x42\t\n\x07message\"\x18\n\x08Manifest\x12\x0c\n\x04json\x18\x01 \x01(\x0c\"\n\n\x08\x41\x63\x63\x65pted\"\x16\n\x06Report\x12\x0c\n\x04json\x18\x01 \x01(\x0c\"\x1a\n\x08Prepared\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\"\x14\n\x04Seed\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x32\xbf\x02\n\x05Party\x12:\n\x04Peer\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12<\n\x06Supply\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12?\n\tProvision\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12;\n\x05Infer\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x12>\n\x08\x44iagnose\x12\x16.secformer_rt.v1.Frame\x1a\x16.secformer_rt.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAME_KIND']._serialized_start=170
   _globals['_FRAME_KIND']._serialized_end=266
   _globals['_HELLO']._serialized_start=269
-  _globals['_HELLO']._serialized_end=457
-  _globals['_ABORT']._serialized_start=459
-  _globals['_ABORT']._serialized_end=511
-  _globals['_CONTROL']._serialized_start=514
-  _globals['_CONTROL']._serialized_end=710
-  _globals['_MANIFEST']._serialized_start=712
-  _globals['_MANIFEST']._serialized_end=736
-  _globals['_ACCEPTED']._serialized_start=738
-  _globals['_ACCEPTED']._serialized_end=748
-  _globals['_REPORT']._serialized_start=750
-  _globals['_REPORT']._serialized_end=772
-  _globals['_SEED']._serialized_start=774
-  _globals['_SEED']._serialized_end=794
-  _globals['_PARTY']._serialized_start=797
-  _globals['_PARTY']._serialized_end=1116
+  _globals['_HELLO']._serialized_end=492
+  _globals['_ABORT']._serialized_start=494
+  _globals['_ABORT']._serialized_end=546
+  _globals['_CONTROL']._serialized_start=549
+  _globals['_CONTROL']._serialized_end=792
+  _globals['_MANIFEST']._serialized_start=794
+  _globals['_MANIFEST']._serialized_end=818
+  _globals['_ACCEPTED']._serialized_start=820
+  _globals['_ACCEPTED']._serialized_end=830
+  _globals['_REPORT']._serialized_start=832
+  _globals['_REPORT']._serialized_end=854
+  _globals['_PREPARED']._serialized_start=856
+  _globals['_PREPARED']._serialized_end=882
+  _globals['_SEED']._serialized_start=884
+  _globals['_SEED']._serialized_end=904
+  _globals['_PARTY']._serialized_start=907
+  _globals['_PARTY']._serialized_end=1226
 # @@protoc_insertion_point(module_scope)

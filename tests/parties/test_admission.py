@@ -29,13 +29,16 @@ from secformer_rt.transport.server import serve
 CALLS: dict[tuple[Role, str, Purpose], set[str]] = {
     ("dealer", "Supply", "infer"): {"server0", "server1"},
     ("dealer", "Supply", "provision"): {"server0", "server1"},
+    ("dealer", "Supply", "prepare"): {"server0", "server1"},
     ("server0", "Peer", "infer"): {"server1"},
     ("server0", "Provision", "provision"): {"model-owner"},
     ("server0", "Infer", "infer"): {"data-owner"},
     ("server0", "Infer", "describe"): {"data-owner", "model-owner"},
+    ("server0", "Infer", "prepare"): {"data-owner", "model-owner"},
     ("server1", "Provision", "provision"): {"model-owner"},
     ("server1", "Infer", "infer"): {"data-owner"},
     ("server1", "Infer", "describe"): {"data-owner", "model-owner"},
+    ("server1", "Infer", "prepare"): {"data-owner", "model-owner"},
 }
 
 

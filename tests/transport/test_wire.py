@@ -40,7 +40,7 @@ def test_the_calls_of_the_contract():
 
 def test_every_control_message_has_one_field():
     fields = {field.message_type.name for field in wire_pb2.Control.DESCRIPTOR.fields}
-    assert fields == {"Manifest", "Accepted", "Report", "Seed"}
+    assert fields == {"Manifest", "Accepted", "Report", "Seed", "Prepared"}
 
 
 def test_generate_says_what_it_refuses(tmp_path, monkeypatch):

@@ -1,0 +1,181 @@
+"""Where the seconds of a run go: counters around kernels, keystreams, packing and links, on request only.
+
+While a run is profiled, the functions that do work in bulk are replaced, wherever they have been imported, by
+ones that count the time of the thread that runs it; other runs pass through. Afterwards all is as before.
+What comes out are seconds by kind of work: never a value, a size or an address.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType
+from typing import Any, Final
+
+from torch.overrides import TorchFunctionMode
+
+from secformer_rt.ring.prg import Prg
+from secformer_rt.transport.link import Link
+
+MATMUL: Final = "matmul"
+ELEMENTWISE: Final = "elementwise"
+PRG: Final = "prg"
+PACKING: Final = "packing"
+SEND: Final = "send"
+RECEIVE: Final = "receive"  # with the wait for the other end
+REST: Final = "rest"  # Python: protocols, scheduler, and whatever nobody counts
+
+PACKAGE: Final = "secformer_rt."
+RING: Final = f"{PACKAGE}ring."
+_INSIDE: Final = tuple(RING + name for name in ("buffers", "fused", "gemm", "jit", "prg", "tile"))
+_KINDS: Final = {
+    "matmul": MATMUL,
+    "matmul_packed": MATMUL,
+    "pack": MATMUL,
+    "pack_words": PACKING,
+    "unpack_words": PACKING,
+    "pack_bits": PACKING,
+    "unpack_bits": PACKING,
+}
+_METHODS: Final[tuple[tuple[type, str, str], ...]] = (
+    (Prg, "__init__", PRG),
+    (Prg, "bytes", PRG),
+    (Prg, "words", PRG),
+    (Prg, "planes", PRG),
+    (Link, "send", SEND),
+    (Link, "send_control", SEND),
+    (Link, "receive", RECEIVE),
+    (Link, "receive_into", RECEIVE),
+    (Link, "receive_control", RECEIVE),
+)
+
+_here = threading.local()
+
+
+class Laps(TorchFunctionMode):
+    """The counters of one run, phase by phase; it counts what torch does by itself as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, dict[str, float]] = {}
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._busy = False
+
+    def end(self, phase: str, seconds: float) -> None:
+        """Close a phase that has taken so long: what no counter has seen is the rest."""
+        counted = dict(self._seconds)
+        self.found[phase] = {**counted, REST: max(0.0, seconds - sum(counted.values()))}
+        self._seconds.clear()
+
+    def count(self, kind: str, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """Call a function, and book its time; what it calls in turn is part of it."""
+        if self._busy:
+            return function(*given, **named)
+        self._busy, began = True, time.perf_counter()
+        try:
+            return function(*given, **named)
+        finally:
+            self._seconds[kind] += time.perf_counter() - began
+            self._busy = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """One of torch's functions, in Python's terms."""
+        if getattr(func, "__name__", "") == "__get__":  # a shape or a type: that is Python's work
+            return func(*args, **(kwargs or {}))
+        return self.count(ELEMENTWISE, func, *args, **(kwargs or {}))
+
+
+class Unprofiled:
+    """Of a run that nobody profiles."""
+
+    found: Final[dict[str, dict[str, float]]] = {}
+
+    def end(self, phase: str, seconds: float) -> None:
+        """Nothing was counted."""
+
+
+@contextmanager
+def profiling(asked: bool) -> Iterator[Laps | Unprofiled]:
+    """Count what this thread does until the block ends, if that is asked for."""
+    if not asked:
+        yield Unprofiled()
+        return
+    with _replacements, Laps() as laps:
+        _here.laps = laps
+        try:
+            yield laps
+        finally:
+            del _here.laps
+
+
+class _Replacements:
+    """In place for as long as any run is profiled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._before: list[tuple[object, str, object]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._runs += 1
+            if self._runs == 1:
+                self._put()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._runs -= 1
+            if not self._runs:
+                for holder, name, original in self._before:
+                    setattr(holder, name, original)
+                self._before = []
+
+    def _put(self) -> None:
+        functions = {original: _counted(kind, original) for original, kind in counted_functions().items()}
+        for module in _modules(PACKAGE):
+            for name, value in list(vars(module).items()):
+                if inspect.isfunction(value) and value in functions:
+                    self._replace(module, name, functions[value])
+        for holder, name, kind in _METHODS:
+            self._replace(holder, name, _counted(kind, getattr(holder, name)))
+
+    def _replace(self, holder: object, name: str, function: Callable[..., Any]) -> None:
+        self._before.append((holder, name, getattr(holder, name)))
+        setattr(holder, name, function)
+
+
+_replacements = _Replacements()
+
+
+def counted_functions() -> dict[Callable[..., Any], str]:
+    """The ring's functions that do work in bulk, and what kind of work it is."""
+    return {
+        function: _KINDS.get(name, ELEMENTWISE)
+        for module in _modules(RING)
+        if module.__name__ not in _INSIDE
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def _modules(prefix: str) -> list[ModuleType]:
+    return [module for name, module in list(sys.modules.items()) if name.startswith(prefix)]
+
+
+def _counted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def counting(*given: Any, **named: Any) -> Any:
+        laps: Laps | None = getattr(_here, "laps", None)
+        if laps is None:
+            return function(*given, **named)
+        return laps.count(kind, function, *given, **named)
+
+    return counting

@@ -1,0 +1,40 @@
+"""What tests of prepared inferences share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from secformer_rt.parties.stock import Stock
+from tests.parties.stocked import Parties
+
+
+@pytest.fixture(scope="module")
+def everybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+    with ExitStack() as stack:
+        yield Parties(tmp_path_factory.mktemp("parties") / "store", stack)
+
+
+@pytest.fixture
+def parties(everybody: Parties) -> Parties:
+    everybody.empty()
+    return everybody
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[], Stock]]:
+    """Opens the same directory again, as a party does that starts again."""
+    held: list[Stock] = []
+
+    def again() -> Stock:
+        for stock in held:
+            stock.close()
+        held[:] = [Stock(tmp_path, "server0")]
+        return held[0]
+
+    yield again
+    for stock in held:
+        stock.close()
