@@ -53,3 +53,10 @@ def test_one_sentence_for_a_wrong_path(name: str, tmp_path: Path) -> None:
     done = run(name, tmp_path / "none", expect=11)
     assert re.search(r"^error: .*none is not a directory: .*\.$", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
+
+
+def test_cost_of_integrity() -> None:
+    lines = run("cost_of_integrity.py", "bert-tiny", 16, "exact").stdout.splitlines()
+    found = [re.search(r"(\d+) MB, with MACs (\d+) MB", line) for line in lines]
+    assert len([match for match in found if match and int(match[2]) > int(match[1])]) == 2
+    assert re.fullmatch(r"rounds: (\d+), with MACs \d+", lines[-1])

@@ -60,7 +60,7 @@ def test_json_is_the_plan_that_parties_derive(ask: Any, padded: bool) -> None:
     lowering = tiny_manifest().lowering(3, 5, padded)
     plan = plan_graph(lowering)
     found = asked_json(ask, *TINY, "--batch", "3", *(["--padded"] if padded else []))
-    assert set(found) == RUN_KEYS | {"peak_rss_bytes", "seconds"}
+    assert set(found) == RUN_KEYS | {"peak_rss_bytes", "prepared_bytes", "seconds"}
     assert (found["model"], found["preset"], found["embedding"]) == ("bert-tiny", "exact", "private")
     assert found["tokens"] == [5, 5, 5]
     assert found["rounds"] == plan.rounds

@@ -14,11 +14,14 @@ from secformer_rt.cli.certs import certs
 from secformer_rt.cli.distill import distill
 from secformer_rt.cli.doctor import doctor
 from secformer_rt.cli.evaluate import evaluate
+from secformer_rt.cli.inference import inference
 from secformer_rt.cli.logs import set_up_logs
 from secformer_rt.cli.options import presets_directory
 from secformer_rt.cli.party import health, party
 from secformer_rt.cli.plan import plan
 from secformer_rt.cli.run import run
+from secformer_rt.cli.stock import prepare, stock
+from secformer_rt.cli.trials import faults, soak
 from secformer_rt.clients.cluster import ERROR_PREFIX
 from secformer_rt.errors import SecformerError
 from secformer_rt.parties.logs import bound
@@ -26,8 +29,23 @@ from secformer_rt.parties.logs import bound
 __all__ = ["main", "presets_directory"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (run, party, health, doctor, provision, infer, calibrate, plan, distill, evaluate):
+for command in (
+    run,
+    party,
+    health,
+    doctor,
+    provision,
+    prepare,
+    stock,
+    infer,
+    calibrate,
+    plan,
+    distill,
+    evaluate,
+):
     app.command()(command)
+for measured in (inference, faults, soak):
+    bench.command()(measured)
 app.add_typer(bench, name="bench")
 app.add_typer(certs, name="certs")
 

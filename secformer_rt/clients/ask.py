@@ -33,6 +33,7 @@ class Asked:
     texts: tuple[str, ...]
     outputs: Tensor  # (texts, outputs), as the data owner uses them
     seconds: float
+    prepared: tuple[bool, ...]  # of each text: whether its offline phase had been done ahead
 
     def cosines(self) -> Tensor:
         """(texts, texts): how similar each is to each."""
@@ -89,7 +90,9 @@ def ask(
     owner = DataOwner(servers, model_id, manifest, tables)
     answers = [owner.infer(batch, on_progress) for batch in batches]
     outputs = torch.cat([as_used(manifest, answer.output) for answer in answers])
-    return Asked(model_id, manifest, tuple(texts), outputs, sum(answer.seconds for answer in answers))
+    prepared = tuple(answer.prepared for answer in answers)
+    seconds = sum(answer.seconds for answer in answers)
+    return Asked(model_id, manifest, tuple(texts), outputs, seconds, prepared)
 
 
 def asked_summary(asked: Asked) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def asked_summary(asked: Asked) -> dict[str, Any]:
         found["embeddings"] = asked.outputs.tolist()
         if len(asked.texts) > 1:
             found["cosine"] = asked.cosines().tolist()
-    return {**found, "seconds": asked.seconds}
+    return {**found, "seconds": asked.seconds, "prepared": asked.prepared}
 
 
 def print_asked(asked: Asked, console: Console) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from secformer_rt.parties.dealer import SERVERS
 from secformer_rt.parties.logs import bound, say, short
 from secformer_rt.parties.manifest import Manifest, Purpose, compare, make_hello
 from secformer_rt.parties.report import PartyReport, Progress
+from secformer_rt.parties.run_ids import fresh_run_id
 from secformer_rt.parties.server import CLIENTS
 from secformer_rt.parties.settings import Settings
 from secformer_rt.transport import wire_pb2
@@ -87,7 +87,7 @@ class Servers:
             MismatchError: a server is about to run something else.
             SecformerError: a server has refused.
         """
-        run_id = run_id or os.urandom(16)
+        run_id = run_id or fresh_run_id()
         began = time.perf_counter()
         with ExitStack() as stack:
             stack.enter_context(bound(role=role, run=short(run_id), operation=purpose))

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from secformer_rt.clients.connection import Servers, await_report
-from secformer_rt.clients.progress import OnlineOutline, OnProgress, Stage, ignore_progress, infer_stage
+from secformer_rt.clients.progress import OnlineOutline, OnProgress, Stage, ignore_progress, located
 from secformer_rt.errors import BadInputError, DesyncError, MismatchError
 from secformer_rt.graph.batch import Batch
 from secformer_rt.graph.bert import client_inputs
@@ -39,6 +39,18 @@ class Answer:
     reports: tuple[PartyReport, PartyReport]
     links: dict[str, LinkBytes]
     seconds: float
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it was prepared ahead, so that the dealer was not asked."""
+        return self.reports[0].prepared
+
+    def planned(self) -> dict[str, int]:
+        """Payload of the plan over every link; none from the dealer if it was prepared ahead."""
+        payload = self.plan.payload(self.lowering.graph)
+        if self.prepared:
+            payload |= {"dealer_server0": 0, "dealer_server1": 0}
+        return payload
 
     def traffic(self) -> dict[str, LinkBytes]:
         """Bytes over every link."""
@@ -86,8 +98,10 @@ class DataOwner:
         self._manifest, self._tables = manifest, tables
         self._plans = PlanCache()
 
-    def infer(self, batch: Batch, on_progress: OnProgress = ignore_progress) -> Answer:
-        """Run one inference on tokenised texts.
+    def infer(
+        self, batch: Batch, on_progress: OnProgress = ignore_progress, *, profiled: bool = False
+    ) -> Answer:
+        """Run one inference on tokenised texts; servers report where the seconds of a profiled one went.
 
         Raises:
             BadInputError: the texts do not fit the model.
@@ -103,7 +117,9 @@ class DataOwner:
             batch.padded,
             self._tables,
         )
-        return self.infer_tensors(inputs, batch.size, batch.tokens, batch.padded, on_progress)
+        return self.infer_tensors(
+            inputs, batch.size, batch.tokens, batch.padded, on_progress, profiled=profiled
+        )
 
     def infer_tensors(
         self,
@@ -112,6 +128,8 @@ class DataOwner:
         tokens: int,
         masked: bool = False,
         on_progress: OnProgress = ignore_progress,
+        *,
+        profiled: bool = False,
     ) -> Answer:
         """Run one inference on the plaintext inputs of the model's graph.
 
@@ -121,6 +139,7 @@ class DataOwner:
             tokens: of a text, or columns of a single operation.
             masked: whether texts are padded.
             on_progress: told how far it is.
+            profiled: whether servers report where the seconds went.
 
         Raises:
             BadInputError: the model takes no such shape.
@@ -130,7 +149,9 @@ class DataOwner:
         """
         began = time.perf_counter()
         manifest = self._manifest
-        request = Request(model_id=self._model_id, batch=batch, tokens=tokens, masked=masked)
+        request = Request(
+            model_id=self._model_id, batch=batch, tokens=tokens, masked=masked, profiled=profiled
+        )
         on_progress(Stage("plan"))
         lowering, plan = self._plans.get(manifest, request)
         bits, graph = manifest.preset.fixed_point, lowering.graph
@@ -143,9 +164,9 @@ class DataOwner:
             for number, wire in enumerate(graph.inputs):
                 shares.send(number, wire.name, encode_input(wire, inputs[wire.name], bits))
             # Server 1 is in step with server 0, and need not be watched as well.
-            outline = OnlineOutline(plan)
-            first = await_report(links[0], lambda told: on_progress(infer_stage(outline, told)))
-            reports = (first, await_report(links[1]))
+            with located(OnlineOutline(plan), on_progress) as tell:
+                first = await_report(links[0], tell)
+                reports = (first, await_report(links[1]))
             on_progress(Stage("output"))
             (output,) = graph.outputs
             shape, frac = graph.shapes[output], plan.output_fracs[output]

@@ -334,7 +334,7 @@ def _links(answers: Sequence[Answer]) -> dict[str, LinkBytes]:
 def _planned(answers: Sequence[Answer]) -> dict[str, int]:
     planned: dict[str, int] = {}
     for answer in answers:
-        for link, size in answer.plan.payload(answer.lowering.graph).items():
+        for link, size in answer.planned().items():
             planned[link] = planned.get(link, 0) + size
     return planned
 

@@ -15,6 +15,7 @@ from secformer_rt.graph.bert import Embedding
 from secformer_rt.graph.preset import Preset
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.parties.manifest import Manifest
+from secformer_rt.parties.offline import stored_bytes
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.scheduler.network import Network
 from secformer_rt.scheduler.plan import Plan, plan_graph
@@ -108,7 +109,8 @@ def plan_summary(planned: Planned, networks: Sequence[Network], machine: Machine
     """What ``plan --json`` prints: the keys of ``run --json`` that a plan knows.
 
     Bytes are payload in both directions together, seconds are predicted for each network, and
-    ``peak_rss_bytes`` is a server's.
+    ``peak_rss_bytes`` is a server's, and ``prepared_bytes`` are those of an inference prepared ahead,
+    on each server's disk.
     """
     plan = planned.plan
     done = work(plan)
@@ -122,6 +124,7 @@ def plan_summary(planned: Planned, networks: Sequence[Network], machine: Machine
         "bytes": {link: {"payload": n} for link, n in plan.payload(planned.lowering.graph).items()},
         "dealer_words": sum(plan.dealer_bytes) // 8,
         "peak_rss_bytes": peak_memory(plan),
+        "prepared_bytes": [stored_bytes(plan, server) for server in (0, 1)],
         "seconds": {name: {**asdict(found), "total": found.total} for name, found in predictions.items()},
         "operations": [
             {

@@ -60,6 +60,8 @@ def show_plan(summary: Summary, console: Console) -> None:
         f" {summary['peak_rss_bytes'] / 1e9:.1f} GB of memory a server",
         highlight=False,
     )
+    sizes = " and ".join(map(_gigabytes, summary["prepared_bytes"]))
+    console.print(f"Prepared ahead, it takes {sizes} GB on the servers' disks", highlight=False)
 
 
 def show_comparison(summaries: Sequence[Summary], console: Console) -> None:

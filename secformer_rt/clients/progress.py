@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 
+from secformer_rt.errors import PeerLostError
 from secformer_rt.graph.ir import Parameter
 from secformer_rt.parties.report import Progress
 from secformer_rt.scheduler.plan import Plan
+from secformer_rt.transport.aborts import RemoteAbort
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +96,27 @@ def infer_stage(outline: OnlineOutline, told: Progress) -> Stage:
     if told.phase == "online":
         return outline.at(told.done)
     return Stage(told.phase, bytes=told.done, planned_bytes=told.total)
+
+
+@contextmanager
+def located(outline: OnlineOutline, on_progress: OnProgress) -> Iterator[Callable[[Progress], None]]:
+    """Pass on what a server says of an inference; if it is lost, say how far it had come.
+
+    Raises:
+        PeerLostError: the same with the last round that was heard of, unless a server has said it.
+    """
+    where = "before its first round"
+
+    def tell(told: Progress) -> None:
+        nonlocal where
+        stage = infer_stage(outline, told)
+        if stage.part is not None:
+            where = f"after round {stage.done} of {stage.total}, {stage.part.detail} of {stage.part.name}"
+        on_progress(stage)
+
+    try:
+        yield tell
+    except PeerLostError as error:
+        if isinstance(error.__cause__, RemoteAbort):
+            raise
+        raise PeerLostError(f"{str(error).rstrip('.')}, {where}.") from error

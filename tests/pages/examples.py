@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secformer_rt.emulation.hosts import LINKS
+from secformer_rt.pages.inference_page import inference_page
 from secformer_rt.pages.network_page import network_page
 from secformer_rt.pages.ops_page import ops_page
 from secformer_rt.pages.parts import Page
@@ -137,6 +138,64 @@ def ops_summary() -> dict[str, Any]:
     }
 
 
+def inference_summary(**changes: Any) -> dict[str, Any]:
+    kinds = ("matmul", "elementwise", "prg", "packing", "send", "receive", "rest")
+    macs = {"int32": 10_000_000_000, "int64": 3_000_000_000}
+    return {
+        "model": "bert-base",
+        "preset": "swift",
+        "insecure": False,
+        "tokens": 128,
+        "batch": 1,
+        "rounds": 100,
+        "planned_rounds": 100,
+        "bytes": {
+            **{link: {"payload": size, "wire": size + 9} for link, size in PAYLOAD.items()},
+            "planned_payload": dict(PAYLOAD),
+        },
+        "dealer_bytes": 57_125_458,
+        "prepared": 0,
+        "provision_seconds": 9.0,
+        "seconds": {
+            "offline": [4.0, 5.0, 3.0],
+            "online": [2.0, 2.5, 2.25],
+            "total": [7.0, 8.0, 6.0],
+            "plaintext": [0.125, 0.1, 0.15],
+        },
+        "cosine_min": 0.9999991,
+        "ratio_to_plaintext": 18.0,
+        "total_ratio_to_plaintext": 56.0,
+        "profile": {
+            "offline": dict.fromkeys(kinds, 0.5),
+            "online": {**dict.fromkeys(kinds, 0.25), "matmul": 0.5},
+        },
+        "roofline": {
+            "macs": dict.fromkeys(("online", "offline", "dealer"), macs),
+            "gmac_per_s": {"int32": 20.0, "int64": 10.0},
+            "product_seconds": dict.fromkeys(("online", "offline", "dealer"), 0.8),
+            "rtt_ms": 0.5,
+            "mbit": 8000.0,
+            "seconds": {"compute": 0.8, "bytes": 0.02, "rounds": 0.025, "total": 0.845},
+        },
+        "ratio_to_roofline": 2.66,
+        "throughput": {"in_flight": 4, "seconds": 20.0, "at_once_per_s": 0.2, "one_at_a_time_per_s": 0.14},
+        "growth": [
+            {
+                "tokens": tokens,
+                "batch": batch,
+                "rounds": 100,
+                "server_bytes": 1_000_000 * tokens,
+                "dealer_bytes": 2_000_000 * tokens,
+                "seconds": {"offline": 0.02 * tokens, "online": 0.01 * tokens, "total": 0.04 * tokens},
+                "predicted": {"offline": 0.02 * tokens, "online": 0.02 * tokens},
+            }
+            for tokens, batch in ((16, 1), (128, 1), (16, 4))
+        ],
+        "machine": {"cores": 2, "cpu": "a processor"},
+        **changes,
+    }
+
+
 def emulated() -> Page:
     found = network_summary(loopback=profile(0.05, None, 1.5, 1.5), wan=profile(40.0, 200.0, 5.8, 5.6))
     return network_page(found, model="all-MiniLM-L6-v2", preset="exact", asked="1 text")
@@ -153,4 +212,5 @@ PAGES = {
     "plans": compared,
     "network": emulated,
     "ops": lambda: ops_page(ops_summary()),
+    "inference": lambda: inference_page(inference_summary()),
 }

@@ -7,13 +7,22 @@ from xml.etree import ElementTree
 
 import pytest
 
+from secformer_rt.pages.inference_page import inference_page
 from secformer_rt.pages.network_page import network_page
 from secformer_rt.pages.plan_page import plan_page
 from secformer_rt.pages.run_page import run_page
 from secformer_rt.pages.write import render
 from secformer_rt.scheduler.network import Network
 from secformer_rt.scheduler.predict import Machine, predict
-from tests.pages.examples import PAGES, WORK, network_summary, plan_summary, profile, run_summary
+from tests.pages.examples import (
+    PAGES,
+    WORK,
+    inference_summary,
+    network_summary,
+    plan_summary,
+    profile,
+    run_summary,
+)
 from tests.pages.reading import NOTES, read, section, table, words
 
 SECTIONS = {
@@ -22,6 +31,7 @@ SECTIONS = {
     "plans": ["seconds", "network", "grid", "totals", "operations"],
     "network": ["seconds", "links"],
     "ops": ["seconds", "errors"],
+    "inference": ["seconds", "profile", "roofline", "growth"],
 }
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m\udcff\"'><img src=x onerror=y>&"
 
@@ -85,6 +95,7 @@ def test_headlines() -> None:
         " and mpcformer the fewest bytes, 582 MB.",
         "network": "One inference takes 5.80 s online on wan, 1.04 times what the plan predicts.",
         "ops": "GeLU and ReLU: 0.60 s online at most.",
+        "inference": "One text of 128 tokens in 2.25 s online, 18.0 times plaintext.",
     }
 
 
@@ -112,6 +123,20 @@ def test_links_are_held_against_the_plan() -> None:
     assert table(part)[1][-1] == "–"
     other = section(read(run_page(run_summary(planned_rounds=448))), "links")
     assert "What was sent differs from the plan." in words(other)
+
+
+def test_an_inference_beside_plaintext_and_the_machines_peaks() -> None:
+    page = read(PAGES["inference"]())
+    assert "18.0 times, and all of it 56.0 times, the float32 model" in words(section(page, "seconds"))
+    assert table(section(page, "seconds"))[1] == ["online", "2.0000", "2.5000", "2.2500"]
+    assert "Matrix products: 25 % of server 0’s online time" in words(section(page, "profile"))
+    roof = section(page, "roofline")
+    assert "would take 0.85 s online" in words(roof) or "would take 0.84 s online" in words(roof)
+    assert table(roof)[0] == ["online", "10.000", "3.000", "0.8000"]
+    assert len(table(section(page, "growth"))) == 3
+    assert "0.2 inferences a second" in words(page.find(".//header"))
+    small = read(inference_page(inference_summary(growth=[], throughput=None)))
+    assert [part.get("id") for part in small.iter("section")] == ["seconds", "profile", "roofline"]
 
 
 @pytest.mark.parametrize("insecure", [False, True])
