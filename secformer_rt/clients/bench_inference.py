@@ -1,0 +1,201 @@
+"""One inference on real parties, beside the same model in plaintext and beside what the machine could do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secformer_rt.clients.bench_growth import Grown, as_planned, grow
+from secformer_rt.clients.bench_job import MakeBatch
+from secformer_rt.clients.cluster import LocalCluster
+from secformer_rt.clients.connection import OnWait, Servers
+from secformer_rt.clients.data_owner import Answer, DataOwner
+from secformer_rt.clients.limits import Roofline, measure_limits
+from secformer_rt.clients.machine import this_machine
+from secformer_rt.clients.main_job import Job, as_used, describe_job
+from secformer_rt.clients.model_owner import provision
+from secformer_rt.clients.network_asker import Seconds
+from secformer_rt.clients.plaintext import PlainBert
+from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
+from secformer_rt.graph.batch import Batch
+from secformer_rt.graph.preset import Preset
+from secformer_rt.parties.manifest import Manifest
+from secformer_rt.parties.settings import Settings
+
+PASSES = 3  # in plaintext, on all cores and on one: the fastest counts, since the parties emptied the caches
+
+
+@dataclass(frozen=True, slots=True)
+class Volley:
+    """As many inferences as were asked at once, and the seconds until the last was answered."""
+
+    in_flight: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferenceMeasured:
+    """What was found.
+
+    ``answers`` are those of the repeats and ``profiled`` one more, whose servers counted where their seconds
+    went; ``plaintext_s`` are of the float32 model, each measured right after the answer of the same place.
+    """
+
+    job: Job
+    manifest: Manifest
+    insecure: bool
+    provision_s: float
+    answers: tuple[Answer, ...]
+    profiled: Answer
+    plaintext_s: tuple[float, ...]
+    cosine_min: float
+    roofline: Roofline
+    volley: Volley | None
+    grown: tuple[Grown, ...]
+
+    @property
+    def seconds(self) -> dict[str, list[float]]:
+        """Of every repeat, by phase; the slower server's, and the client's wait for the total."""
+        runs = [Seconds.of(answer) for answer in self.answers]
+        found = {phase: [getattr(run, phase) for run in runs] for phase in Seconds.model_fields}
+        return {**found, "plaintext": list(self.plaintext_s)}
+
+    def ratio_to_plaintext(self, phase: str) -> float:
+        """Median seconds of a phase by those of the float32 model."""
+        return median(self.seconds[phase]) / median(self.plaintext_s)
+
+    @property
+    def ratio_to_roofline(self) -> float:
+        """Median online seconds by those at the machine's peaks."""
+        return median(self.seconds["online"]) / self.roofline.online.total
+
+
+def bench_inference(
+    job: Job,
+    preset: Preset,
+    repeats: int,
+    settings: Settings,
+    *,
+    running: bool = False,
+    in_flight: int = 1,
+    growth: MakeBatch | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> InferenceMeasured:
+    """Provision once, ask once without counting, then ask and run in plaintext by turns.
+
+    Args:
+        job: the model and its one request.
+        preset: how it is computed.
+        repeats: measured inferences.
+        settings: the parties'.
+        running: whether they run already; otherwise they are started here, and stopped.
+        in_flight: how many are asked at once in the end, if more than one.
+        growth: makes requests of other sizes, to see how costs grow.
+        on_progress: told how far this has come.
+
+    Raises:
+        DesyncError: something took other rounds or bytes than planned.
+        SecformerError: with one sentence; parties that were started have been stopped.
+    """
+    with _parties(settings, running, on_progress) as (settings, on_wait):
+        # Parties that were started come up while this process calibrates.
+        manifest = describe_job(job, preset, "private", on_progress)
+        with Servers(settings) as servers:
+            on_progress(Stage("connect"))
+            servers.wait_ready(on_wait)
+            model = provision(servers, manifest, job.parameters, on_progress)
+            owner = DataOwner(servers, model.model_id, manifest)
+            answers, plaintext, plain_s = _by_turns(owner, job, repeats, on_progress)
+            on_progress(Stage("profile"))
+            profiled = owner.infer(job.batches[0], profiled=True)
+            volley = None
+            if in_flight > 1:
+                on_progress(Stage("in flight"))
+                volley = _volley(owner, job.batches[0], in_flight)
+            on_progress(Stage("limits"))
+            roofline = Roofline.of(answers[0].plan, measure_limits(settings))
+            grown = []
+            if growth is not None:
+                positions = job.architecture.positions
+                grown = grow(owner, growth, roofline.limits, positions, on_progress=on_progress)
+    secure = [as_used(manifest, answer.output) for answer in answers]
+    return InferenceMeasured(
+        job=job,
+        manifest=manifest,
+        insecure=settings.insecure,
+        provision_s=model.seconds,
+        answers=tuple(answers),
+        profiled=profiled,
+        plaintext_s=tuple(plain_s),
+        cosine_min=_least_cosine(secure, as_used(manifest, plaintext.to(torch.float64))),
+        roofline=roofline,
+        volley=volley,
+        grown=tuple(grown),
+    )
+
+
+@contextmanager
+def _parties(
+    settings: Settings, running: bool, on_progress: OnProgress
+) -> Iterator[tuple[Settings, OnWait | None]]:
+    """Parties and what to do while waiting for them."""
+    if running:
+        yield settings, None
+        return
+    with LocalCluster(settings) as cluster, cluster.watched():
+
+        def check(role: str, seconds: float, reason: str) -> None:
+            on_progress(Stage("connect"))
+            if (failure := cluster.failure()) is not None:  # then waiting on is in vain
+                raise failure
+
+        yield cluster.settings, check
+
+
+def _by_turns(
+    owner: DataOwner, job: Job, repeats: int, on_progress: OnProgress
+) -> tuple[list[Answer], Tensor, list[float]]:
+    """Secure answers, and the plaintext one with its seconds; parties are idle meanwhile."""
+    (batch,), plain = job.batches, PlainBert(job.architecture, job.parameters)
+    answers, seconds = [], []
+    for number in range(repeats + 1):  # the first compiles, plans and fills caches
+        on_progress(Stage("inference", number, repeats + 1))
+        answers.append(as_planned(owner.infer(batch)))
+        output, taken = _fastest(plain, batch)
+        seconds.append(taken)
+    return answers[1:], output, seconds[1:]
+
+
+def _fastest(plain: PlainBert, batch: Batch) -> tuple[Tensor, float]:
+    """A small model, or a busy machine, is faster with one thread than with one for each core."""
+    before, seconds = torch.get_num_threads(), []
+    try:
+        for threads in (this_machine().cores, 1):
+            torch.set_num_threads(threads)
+            for _ in range(PASSES):
+                began = time.perf_counter()
+                output = plain(batch)
+                seconds.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return output, min(seconds)
+
+
+def _volley(owner: DataOwner, batch: Batch, in_flight: int) -> Volley:
+    with ThreadPoolExecutor(in_flight) as pool:
+        began = time.perf_counter()
+        for asked in [pool.submit(owner.infer, batch) for _ in range(in_flight)]:
+            asked.result()
+        return Volley(in_flight, time.perf_counter() - began)
+
+
+def _least_cosine(secure: Sequence[Tensor], plaintext: Tensor) -> float:
+    return min(float(functional.cosine_similarity(output, plaintext).min()) for output in secure)

@@ -1,0 +1,196 @@
+"""What ``bench inference`` has found, as JSON and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from secformer_rt.clients.bench_growth import Grown
+from secformer_rt.clients.bench_inference import InferenceMeasured
+from secformer_rt.clients.limits import Roofline
+from secformer_rt.clients.machine import this_machine
+from secformer_rt.clients.tables import number_table
+
+KINDS = {
+    "matmul": "matrix products",
+    "elementwise": "element-wise",
+    "prg": "keystreams",
+    "packing": "packing",
+    "send": "sending",
+    "receive": "receiving and waiting",
+    "rest": "Python and the rest",
+}
+PARTS = {"compute": "matrix products", "bytes": "bytes", "rounds": "rounds"}
+
+
+def inference_summary(found: InferenceMeasured) -> dict[str, Any]:
+    """What ``bench inference --json`` prints. Ratios are of medians."""
+    answer, (batch,) = found.answers[-1], found.job.batches
+    seen = answer.traffic()
+    return {
+        "model": found.job.name,
+        "preset": found.manifest.preset.name,
+        "insecure": found.insecure,
+        "tokens": batch.tokens,
+        "batch": batch.size,
+        "rounds": answer.reports[0].rounds,
+        "planned_rounds": answer.plan.rounds,
+        "bytes": {
+            **{link: added.model_dump() for link, added in seen.items()},
+            "planned_payload": answer.planned(),
+        },
+        "dealer_bytes": seen["dealer_server0"].payload + seen["dealer_server1"].payload,
+        "prepared": sum(answer.prepared for answer in found.answers),
+        "provision_seconds": found.provision_s,
+        "seconds": found.seconds,
+        "cosine_min": found.cosine_min,
+        "ratio_to_plaintext": found.ratio_to_plaintext("online"),
+        "total_ratio_to_plaintext": found.ratio_to_plaintext("total"),
+        "profile": _profile(found),
+        "roofline": _roofline(found.roofline),
+        "ratio_to_roofline": found.ratio_to_roofline,
+        "throughput": _throughput(found),
+        "growth": [_grown(size) for size in found.grown],
+        "machine": asdict(this_machine()),
+    }
+
+
+def _profile(found: InferenceMeasured) -> dict[str, Any]:
+    """Server 0's seconds by phase and kind of work, in an inference that is none of the repeats."""
+    return {
+        phase: {kind: kinds.get(kind, 0.0) for kind in KINDS}
+        for phase, kinds in found.profiled.reports[0].profile.items()
+    }
+
+
+def _roofline(roofline: Roofline) -> dict[str, Any]:
+    limits, bound = roofline.limits, roofline.online
+    roles = {role: getattr(roofline.products, role) for role in ("online", "offline", "dealer")}
+    return {
+        "macs": {
+            role: {f"int{width}": macs[width] for width in limits.gmac_per_s} for role, macs in roles.items()
+        },
+        "gmac_per_s": {f"int{width}": rate for width, rate in limits.gmac_per_s.items()},
+        "product_seconds": {role: roofline.compute_s(macs) for role, macs in roles.items()},
+        "rtt_ms": limits.network.rtt_ms,
+        "mbit": limits.network.mbit,
+        "seconds": {**asdict(bound), "total": bound.total},
+    }
+
+
+def _throughput(found: InferenceMeasured) -> dict[str, float] | None:
+    volley = found.volley
+    if volley is None:
+        return None
+    return {
+        "in_flight": volley.in_flight,
+        "seconds": volley.seconds,
+        "at_once_per_s": volley.in_flight / volley.seconds,
+        "one_at_a_time_per_s": 1 / median(found.seconds["total"]),
+    }
+
+
+def _grown(size: Grown) -> dict[str, Any]:
+    return {**asdict(size), "seconds": size.seconds.model_dump(), "predicted": asdict(size.predicted)}
+
+
+def show_inference(found: InferenceMeasured, console: Console) -> None:
+    """Print how long it took beside plaintext, where the time went, and what the machine could do."""
+    told = inference_summary(found)
+    console.print(
+        f"[bold]{escape(told['model'])}[/bold], preset {escape(told['preset'])}, {told['batch']} x"
+        f" {told['tokens']} tokens: {told['rounds']:,} rounds online, {told['planned_rounds']:,} planned",
+        highlight=False,
+    )
+    tables = [_seconds_table(told), _profile_table(told["profile"]), _roofline_table(told)]
+    if told["growth"]:
+        tables.append(_growth_table(told["growth"]))
+    for table in tables:
+        console.print(table)
+    for sentence in _sentences(told):
+        console.print(sentence, markup=False, highlight=False)
+
+
+def _seconds_table(told: Mapping[str, Any]) -> Table:
+    table = number_table("Seconds", "phase", "median", "least", "most", "by plaintext")
+    plaintext = median(told["seconds"]["plaintext"])
+    for phase, runs in told["seconds"].items():
+        cells = (f"{middle:.3f}" for middle in (median(runs), min(runs), max(runs)))
+        table.add_row(phase, *cells, f"{median(runs) / plaintext:,.1f}")
+    return table
+
+
+def _profile_table(profile: Mapping[str, Mapping[str, float]]) -> Table:
+    table = number_table(
+        "Server 0, profiled", "kind of work", *(f"{phase}, s" for phase in profile), *profile
+    )
+    totals = {phase: sum(kinds.values()) or 1.0 for phase, kinds in profile.items()}
+    for kind, name in KINDS.items():
+        seconds = (f"{kinds[kind]:.3f}" for kinds in profile.values())
+        parts = (f"{100 * kinds[kind] / totals[phase]:.0f} %" for phase, kinds in profile.items())
+        table.add_row(name, *seconds, *parts)
+    return table
+
+
+def _roofline_table(told: Mapping[str, Any]) -> Table:
+    roof = told["roofline"]
+    macs, rates = roof["macs"]["online"], roof["gmac_per_s"]
+    table = number_table("Online at the machine's peaks", "what", "how much", "peak", "seconds")
+    done = ", ".join(f"{macs[kind] / 1e9:.2f} G {kind}" for kind in macs)
+    peak = ", ".join(f"{rate:.1f}" for rate in rates.values())
+    table.add_row(PARTS["compute"], done, f"{peak} GMAC/s", f"{roof['seconds']['compute']:.3f}")
+    sent = told["bytes"]["server0_server1"]["payload"] / 2e6
+    table.add_row(
+        PARTS["bytes"], f"{sent:,.1f} MB", f"{roof['mbit']:,.0f} Mbit/s", f"{roof['seconds']['bytes']:.3f}"
+    )
+    table.add_row(
+        PARTS["rounds"],
+        f"{told['rounds']:,}",
+        f"{roof['rtt_ms'] / 2:.3f} ms",
+        f"{roof['seconds']['rounds']:.3f}",
+    )
+    table.add_row("together", "", "", f"{roof['seconds']['total']:.3f}")
+    return table
+
+
+def _growth_table(growth: list[dict[str, Any]]) -> Table:
+    table = number_table(
+        "Growth: texts x tokens, MB between the servers and from the dealer, seconds",
+        *("size", "rounds", "MB", "dealer", "offline", "planned", "online", "planned"),
+    )
+    for size in growth:
+        seconds, predicted = size["seconds"], size["predicted"]
+        table.add_row(
+            f"{size['batch']} x {size['tokens']}",
+            f"{size['rounds']:,}",
+            f"{size['server_bytes'] / 1e6:,.1f}",
+            f"{size['dealer_bytes'] / 1e6:,.1f}",
+            *(f"{part[phase]:.2f}" for phase in ("offline", "online") for part in (seconds, predicted)),
+        )
+    return table
+
+
+def _sentences(told: Mapping[str, Any]) -> list[str]:
+    machine, links = told["machine"], "plain text" if told["insecure"] else "mutual TLS"
+    said = [
+        f"Online takes {told['ratio_to_plaintext']:,.1f} times, all of it"
+        f" {told['total_ratio_to_plaintext']:,.1f} times the seconds of the float32 model on"
+        f" {machine['cores']} cores, or on one if that is faster, run by turns with it;"
+        f" least cosine {told['cosine_min']:.7f}.",
+        f"Online takes {told['ratio_to_roofline']:,.1f} times what products, bytes and rounds would at the"
+        " peaks measured just now; element-wise work is in no peak.",
+        f"{told['dealer_bytes'] / 1e6:,.1f} MB from the dealer; {links}; {machine['cores']} cores of"
+        f" {machine['cpu']}.",
+    ]
+    if (throughput := told["throughput"]) is not None:
+        said.append(
+            f"{throughput['in_flight']} at once: {throughput['at_once_per_s']:.3f} inferences a second;"
+            f" one at a time {throughput['one_at_a_time_per_s']:.3f}."
+        )
+    return said

@@ -1,0 +1,119 @@
+"""What the machine could do at best, measured by short probes, and how long a plan would take then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from secformer_rt.clients.host_links import examined_links
+from secformer_rt.errors import PeerUnreachableError
+from secformer_rt.parties.settings import Settings
+from secformer_rt.protocols.linear import HALF
+from secformer_rt.protocols.rings import WORD
+from secformer_rt.ring.kernels import PackedMatrix, matmul_packed, pack, prepare
+from secformer_rt.scheduler.network import Network
+from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.predict import Work, on_network, work
+from secformer_rt.scheduler.products import Products, products
+
+DTYPES: Final = {HALF: torch.int32, WORD: torch.int64}
+SHAPE: Final = (128, 768, 3072)  # of the probe's product: BERT_BASE's largest at 128 tokens
+PROBES: Final = 7  # of which the fastest counts
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Peaks: 10^9 multiply-accumulates a second of one party by the kernel's width, and a link's network."""
+
+    gmac_per_s: Mapping[int, float]
+    network: Network
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Seconds of an online phase at the machine's peaks.
+
+    ``compute`` are one server's products, ``bytes`` its openings in one direction, ``rounds`` half a round
+    trip each, since both servers send at once. Element-wise work, keystreams and Python are not in it.
+    """
+
+    compute: float
+    bytes: float
+    rounds: float
+
+    @property
+    def total(self) -> float:
+        """One after the other."""
+        return self.compute + self.bytes + self.rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """A plan beside the peaks."""
+
+    limits: Limits
+    products: Products
+    work: Work
+
+    @classmethod
+    def of(cls, plan: Plan, limits: Limits) -> Roofline:
+        """Count a plan's work."""
+        return cls(limits, products(plan), work(plan))
+
+    @property
+    def online(self) -> Bound:
+        """The online phase."""
+        network = self.limits.network
+        sent = network.transfer_s(self.work.opened_bytes)
+        waiting = on_network(self.work, network).online
+        return Bound(self.compute_s(self.products.online), sent, waiting - sent)
+
+    def compute_s(self, macs: Mapping[int, int]) -> float:
+        """Seconds of products at the kernels' peaks."""
+        return sum(macs[width] / (1e9 * self.limits.gmac_per_s[width]) for width in macs)
+
+
+def measure_limits(settings: Settings) -> Limits:
+    """Probe the kernels here, with as many threads as a party has, and the links from here to the servers.
+
+    Raises:
+        PeerUnreachableError: no link could be measured.
+        SecformerError: a server cannot take a run.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        peaks = {width: _kernel_peak(dtype) for width, dtype in DTYPES.items()}
+    finally:
+        torch.set_num_threads(threads)
+    links = examined_links(settings).values()
+    trips = [link.rtt_ms for link in links if link.rtt_ms is not None]
+    rates = [link.mbit for link in links if link.mbit is not None]
+    if not trips or not rates:
+        raise PeerUnreachableError(
+            "No link to a server could be measured: see what `secformer-rt doctor` says."
+        )
+    return Limits(peaks, Network(name="measured", rtt_ms=min(trips), mbit=max(rates)))
+
+
+def _kernel_peak(dtype: torch.dtype) -> float:
+    prepare()
+    rows, depth, columns = SHAPE
+    generator = torch.Generator().manual_seed(1)
+    left, right = (
+        torch.randint(-(1 << 31), 1 << 31, shape, generator=generator).to(dtype)
+        for shape in ((rows, depth), (depth, columns))
+    )
+    packed = pack(right)
+    fastest = min(_seconds(left, packed) for _ in range(PROBES))
+    return 1e-9 * rows * depth * columns / fastest
+
+
+def _seconds(left: torch.Tensor, packed: PackedMatrix) -> float:
+    began = time.perf_counter()
+    matmul_packed(left, packed)
+    return time.perf_counter() - began
