@@ -1,0 +1,1 @@
+"""What becomes of real parties when something breaks, and when they serve for long."""
