@@ -83,6 +83,7 @@ def test_a_terminal_shows_a_table_unless_it_must_not(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes any stream for a terminal then
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of commands that other tests have run
     with progress(quiet=True) as on_progress:
         on_progress(Stage("online", 1, 2, part=Stage("layer.3", 1, 2)))
     assert capsys.readouterr() == ("", "")

@@ -27,6 +27,7 @@ from secformer_rt.parties.manifest import (
     make_hello,
     parse,
 )
+from secformer_rt.parties.memory import given_back
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.rendezvous import Rendezvous, Visit
 from secformer_rt.parties.report import PartyReport
@@ -139,7 +140,7 @@ class Dealer:
         links = (visit.link, link)
         try:
             compare(mine, visit.hello, SERVERS[0])  # they may have asked for different things
-            with heartbeat(links):
+            with given_back(), heartbeat(links):
                 seeds = (SecretSeed.fresh(), SecretSeed.fresh())
                 for i in (0, 1):
                     links[i].send_control(wire_pb2.Seed(seed=seeds[i].reveal()))

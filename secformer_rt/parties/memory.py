@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 # Options of mallopt(3), and what they are set to: the C library hands the memory of freed tensors back to the
 # system, and touching new memory costs more than most of what is computed in it.
@@ -13,7 +14,7 @@ _KEPT, _MAPPED = 1 << 30, 1 << 28
 
 
 def keep_freed() -> None:
-    """Keep up to 1 GB of freed memory for what comes next, until :func:`give_back`.
+    """Keep up to 1 GB of freed memory for what comes next, until :func:`give_back`, as at the end of a run.
 
     Where the C library cannot be asked, nothing happens.
     """
@@ -22,6 +23,15 @@ def keep_freed() -> None:
             library = ctypes.CDLL(None)
             library.mallopt(_TRIM_THRESHOLD, _KEPT)
             library.mallopt(_MMAP_THRESHOLD, _MAPPED)
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Return what a block has freed when it ends, however it ends."""
+    try:
+        yield
+    finally:
+        give_back()
 
 
 def give_back() -> None:

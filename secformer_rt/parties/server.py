@@ -30,7 +30,7 @@ from secformer_rt.parties.manifest import (
     make_hello,
     parse,
 )
-from secformer_rt.parties.memory import give_back
+from secformer_rt.parties.memory import give_back, given_back
 from secformer_rt.parties.offline import dealt, restored, seed_tensor, stored_bytes
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.preparation import prepare
@@ -145,6 +145,7 @@ class ComputeServer:
         ahead = self._kept.ahead(request.model_id, plan.digest())
         began = time.perf_counter()
         with (
+            given_back(),
             open_session(self._around, client, mine, description, ahead) as session,
             torch.inference_mode(),
             profiling(request.profiled) as laps,

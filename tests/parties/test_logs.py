@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -49,13 +50,16 @@ def lines(request: pytest.FixtureRequest) -> Any:
 
 
 def test_lines_carry_what_is_bound(lines: Lines) -> None:
-    with bound(role="server0"):
-        note(run="0123abcd")
-        say(logger, "started", tokens=8)
-        thread = threading.Thread(target=say, args=(logger, "elsewhere"))
-        thread.start()
-        thread.join()
-    say(logger, "after", logging.WARNING, seconds=1 / 3)
+    def speak() -> None:
+        with bound(role="server0"):
+            note(run="0123abcd")
+            say(logger, "started", tokens=8)
+            thread = threading.Thread(target=say, args=(logger, "elsewhere"))
+            thread.start()
+            thread.join()
+        say(logger, "after", logging.WARNING, seconds=1 / 3)
+
+    Context().run(speak)  # whatever other tests have noted in this thread
     assert lines.objects == [
         {"level": "info", "role": "server0", "run": "0123abcd", "tokens": 8, "event": "started"},
         {"level": "info", "event": "elsewhere"},
