@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
+from secformer_rt.cli.logs import StandardError
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
 from secformer_rt.clients.connection import Servers
+
+
+@pytest.fixture(autouse=True)
+def no_log_lines_of_other_tests() -> None:
+    """A command that a test runs in this process sets logging up for good."""
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, StandardError)]
+    root.setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ LogLevelOption = Annotated[
 ]
 
 
-class _StandardError(logging.Handler):
+class StandardError(logging.Handler):
     """Writes to what standard error is at the moment: a live view puts such lines above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -64,6 +64,6 @@ def set_up_logs(
         form = LogFormat.TEXT if terminal else LogFormat.JSON
     if level is None:
         level = LogLevel.WARNING if live and terminal else LogLevel.INFO
-    handler = _StandardError()
+    handler = StandardError()
     handler.setFormatter(JsonLines() if form is LogFormat.JSON else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
