@@ -15,7 +15,7 @@ from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.layernorm import OUTPUT_INT, Gain
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.rings import WORD
-from secformer_rt.protocols.truncation import truncate_many
+from secformer_rt.protocols.truncation import truncate_many, truncated_opening
 
 RELATIVE = 12  # significant bits of a deviation and of an inverse root
 MEAN_FRAC = 12  # fraction bits of a mean
@@ -121,8 +121,7 @@ def centred_norm(
     d = x if mean is None else x.local(x.share - mean.at(x.frac).share)
     # In 64 bits something must be cut off for a truncation; a further bit, which is 0, will do.
     (d,) = yield from truncate_many(d.at(max(d.frac, x_frac + (d.ring == WORD))), (x_frac,))
-    opened = d.truncated
-    assert opened is not None
+    opened = truncated_opening(d)
     squares = yield from sum_of_squares(opened)
     # H var = 2^half h var, so dividing by H is a change of fraction bits and a product with 1/h.
     divisor = min(DIVISOR, 61 - squares.frac - half - ceil(log2(high * scale)))
@@ -132,11 +131,10 @@ def centred_norm(
         v, "rsqrt", choice.rsqrt, iteration(choice.rsqrt, bounds, "rsqrt"), bounds,
         frac=root_frac, input_frac=24, slope_frac=30, comparison=comparison,
     )  # fmt: skip
-    assert root.truncated is not None
     total = x_frac + gain.frac + root_frac
     # Room for the result, for the ring that its opening must leave, and for a row's sum if that is wanted.
     modulo = min(WORD, total + max(OUTPUT_INT + 2, ring - frac, half + MEAN_INT + 2 if want_mean else 0))
-    forms = (opened.form, gain.form(x.server), root.truncated.form)
+    forms = (opened.form, gain.form(x.server), truncated_opening(root).form)
     result = yield from product(*(replace(form, ring=modulo) for form in forms))
     result = result.local(result.share + offset.at(total).share)
     if not want_mean:
@@ -146,6 +144,5 @@ def centred_norm(
     (rounded,), (average,) = yield from parallel(
         truncate_many(result, (frac,), share), truncate_many(sums, (MEAN_FRAC,))
     )
-    divided = average.local(average.share * round(2**MEAN_FRAC / scale), 2 * MEAN_FRAC)
-    rounded.mean = divided
+    rounded.mean = average.local(average.share * round(2**MEAN_FRAC / scale), 2 * MEAN_FRAC)
     return rounded

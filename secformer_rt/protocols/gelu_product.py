@@ -7,14 +7,13 @@ from math import prod
 
 from torch import Tensor
 
-from secformer_rt.graph.approximations import series_of
 from secformer_rt.graph.preset import Comparison, FourierErf
 from secformer_rt.protocols.bits import arithmetic
 from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, parallel
 from secformer_rt.protocols.product import product
-from secformer_rt.protocols.series import sine_series
-from secformer_rt.protocols.truncation import truncate, truncate_many
+from secformer_rt.protocols.series import series_form
+from secformer_rt.protocols.truncation import truncate_many, truncated_opening
 from secformer_rt.ring.packing import pack_bits, unpack_bits
 
 INSIDE_FRAC = 12  # fraction bits of the series in the product
@@ -38,8 +37,7 @@ def gelu_product(
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU; the product of three is ours.
     """
     (x,) = yield from truncate_many(x, (frac,), ring)
-    opened = x.truncated
-    assert opened is not None
+    opened = truncated_opening(x)
     (inside, above), (series,) = yield from parallel(
         _bits(opened, choice, ring, comparison), _series(opened, choice, ring)
     )
@@ -54,10 +52,7 @@ def gelu_product(
 
 
 def _series(x: Opened, choice: FourierErf, ring: int) -> Protocol[tuple[Form, ...]]:
-    series = yield from sine_series(x, choice.period, series_of(choice))
-    reduced = yield from truncate(series, INSIDE_FRAC, ring)
-    assert reduced.truncated is not None
-    return (reduced.truncated.form,)
+    return ((yield from series_form(x, choice, INSIDE_FRAC, ring)),)
 
 
 def _bits(x: Opened, choice: FourierErf, ring: int, comparison: Comparison) -> Protocol[tuple[Form, ...]]:

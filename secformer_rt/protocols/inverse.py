@@ -27,7 +27,7 @@ from secformer_rt.protocols.comparison import CHUNK, LAST_RADIX, less_than
 from secformer_rt.protocols.core import Form, Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import constants
 from secformer_rt.protocols.product import product
-from secformer_rt.protocols.truncation import evaluate, truncate, truncate_many
+from secformer_rt.protocols.truncation import evaluate, truncate, truncate_many, truncated_opening
 
 # Fraction bits of Goldschmidt's q, p and m. q starts as small as low/eta, so it has as many as q m (or q m^2)
 # leaves below 2^61; p grows to eta/low.
@@ -137,18 +137,16 @@ def _multiplier(coarse: Secret, step: Step, kind: InverseKind) -> Form:
 
 
 def _form(x: Secret) -> Form:
-    assert x.truncated is not None
-    return x.truncated.form
+    return truncated_opening(x).form
 
 
 def _ends(x: Secret, steps: Iteration, comparison: Comparison) -> Protocol[tuple[Form, ...]]:
     """One form: ``x < low`` and ``x < high``, for a truncated and deflated x."""
-    assert x.truncated is not None
     unit = ldexp(1.0, x.frac - steps.exponent)
     # Within 2^drop of a threshold either answer may come: that must be outside the range, within its margin.
     drop = max(0, int(log2(steps.low * unit * MARGIN / 2)))
     thresholds = (round(steps.low * unit) - (1 << drop), round(steps.high * unit) + (1 << drop))
-    flags = yield from less_than(x.truncated, thresholds, drop=drop, method=comparison)
+    flags = yield from less_than(truncated_opening(x), thresholds, drop=drop, method=comparison)
     return ((yield from arithmetic(x.server, flags)),)
 
 
@@ -271,8 +269,7 @@ def seeded(
     """
     ends, lines = _segments(kind, low, high, choice.segments)
     x = yield from _narrowed(x, frac)
-    opened = x.truncated
-    assert opened is not None
+    opened = truncated_opening(x)
     drop = max(0, int(log2(low / choice.segments) + frac) - 4)
     one_round = drop + 1 + CHUNK * LAST_RADIX
     bits = min(opened.ring, one_round) if ceil(log2(high)) + frac + 3 <= one_round else opened.ring

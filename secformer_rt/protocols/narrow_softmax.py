@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from math import ceil, exp, log2
 
 from secformer_rt.graph.iterations import Iteration
-from secformer_rt.graph.preset import Comparison, DealtExponential, ExactSoftmax, TwoQuad
-from secformer_rt.protocols.core import Opened, Protocol, Secret, booked, parallel
-from secformer_rt.protocols.exponential import exponential, limit_exponential
+from secformer_rt.graph.preset import Comparison, ExactSoftmax, TwoQuad
+from secformer_rt.protocols.core import Protocol, Secret, booked, parallel
 from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.linear import secret_matmul
 from secformer_rt.protocols.masking import open_elementwise, open_masked
@@ -25,10 +24,11 @@ from secformer_rt.protocols.softmax import (
     buckets_for,
     deflation,
     eta_over_sum,
+    exponential_by,
     near_maximum,
     spare_bits,
 )
-from secformer_rt.protocols.truncation import truncate_many
+from secformer_rt.protocols.truncation import truncate_many, truncated_opening
 
 QUAD_FRAC = 20  # of 2Quad's weights by eta
 QUAD_CONTEXT_FRAC = 18  # of their product with the values
@@ -75,7 +75,9 @@ def narrow_two_quad(
     shift = square + exponent - QUAD_FRAC
     weight_ring = min(WORD, max(matmul_ring + shift, ring_for(square, 2.0**exponent) + 1))
     scores = yield from _opened(scores, given, weight_ring, matmul_ring)
-    shifted = replace(opening(scores).form, ring=weight_ring).plus(round(choice.offset * 2**given.frac))
+    shifted = replace(truncated_opening(scores).form, ring=weight_ring).plus(
+        round(choice.offset * 2**given.frac)
+    )
     if given.mask is None:
         squares = yield from product(shifted, shifted)
     else:
@@ -112,7 +114,7 @@ def narrow_exact(
     sum_ring = max(matmul_ring, ring_for(SUM_FRAC + 1, most))
     scores = yield from _opened(scores, given, WORD, matmul_ring)
     distance = yield from _distance(scores, given, buckets, reach)
-    weights = yield from _exponential(distance, choice, top, given.comparison)
+    weights = yield from exponential_by(choice, distance, top, given.comparison)
     (weights,) = yield from truncate_many(weights, (WEIGHT_FRAC,), sum_ring)
     spare = spare_bits(buckets)
     total = weights.local(weights.share.sum(-1, keepdim=True))
@@ -125,12 +127,6 @@ def narrow_exact(
         booked("matmul", _weighted(weights, WEIGHT_FRAC, given, matmul_ring, CONTEXT_FRAC - spare)),
     )  # fmt: skip
     return (yield from _normalised(context, reciprocal, given))
-
-
-def opening(x: Secret) -> Opened:
-    """The opening of a truncated value."""
-    assert x.truncated is not None
-    return x.truncated
 
 
 def _opened(scores: Secret, given: Attention, bits: int, matmul_ring: int) -> Protocol[Secret]:
@@ -159,26 +155,11 @@ def _distance(scores: Secret, given: Attention, buckets: Buckets | None, reach: 
     if buckets is None:
         highest = yield from row_maximum(narrow, resolution=RESOLUTION, comparison=given.comparison)
     else:
-        opened = opening(scores)
+        opened = truncated_opening(scores)
         if given.mask is not None or 2**opened.ring < buckets.count * buckets.width << frac:
             opened = yield from open_masked(narrow)
         highest = yield from near_maximum(opened, buckets, ring, given.comparison)
     return narrow.local(narrow.share - highest.share)
-
-
-def _exponential(
-    distance: Secret, choice: ExactSoftmax, top: int, comparison: Comparison
-) -> Protocol[Secret]:
-    variant = choice.exponential
-    if isinstance(variant, DealtExponential):
-        opened = yield from open_masked(distance)
-        return (
-            yield from exponential(
-                opened, clip=int(choice.clip), bits=distance.ring, top=top, comparison=comparison
-            )
-        )
-    power = limit_exponential(distance, squarings=variant.squarings, clip=choice.clip, comparison=comparison)
-    return (yield from power)
 
 
 def _weighted(weights: Secret, frac: int, given: Attention, ring: int, result: int) -> Protocol[Secret]:
@@ -192,5 +173,5 @@ def _weighted(weights: Secret, frac: int, given: Attention, ring: int, result: i
 
 def _normalised(context: Secret, reciprocal: Secret, given: Attention) -> Protocol[Secret]:
     ring = given.result_ring(context.frac + reciprocal.frac)
-    forms = (opening(context).form, opening(reciprocal).form)
+    forms = (truncated_opening(context).form, truncated_opening(reciprocal).form)
     return (yield from product(*(replace(form, ring=ring) for form in forms)))

@@ -37,14 +37,12 @@ def centred(graph: ir.Graph, node: ir.Node) -> bool:
     )
 
 
-def centred_parameters(graph: ir.Graph) -> frozenset[str]:
-    """The parameters that are shared less the mean of their last axis."""
+def is_centred(graph: ir.Graph, parameter: str) -> bool:
+    """Whether a parameter is shared less the mean of its last axis."""
     kinds = ir.Embed | ir.AddRows | ir.Linear
-    return frozenset(
-        name
+    return any(
+        parameter in node.parameters and isinstance(node.op, kinds) and centred(graph, node)
         for node in graph.nodes
-        if isinstance(node.op, kinds) and centred(graph, node)
-        for name in node.parameters
     )
 
 

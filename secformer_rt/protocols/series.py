@@ -27,7 +27,7 @@ from secformer_rt.protocols.correlations import (
 )
 from secformer_rt.protocols.masking import open_elementwise
 from secformer_rt.protocols.product import product
-from secformer_rt.protocols.truncation import evaluate, truncate
+from secformer_rt.protocols.truncation import evaluate, truncate, truncated_opening
 from secformer_rt.ring.kernels import harmonic_sum
 
 WAVE_FRAC = 14  # fraction bits of a dealt sine, and of a coefficient times a public one
@@ -269,12 +269,10 @@ def below_cuts(x: Opened, cuts: tuple[float, ...], *, bits: int, comparison: Com
     return (yield from less_than(x, thresholds, bits=bits, drop=drop, method=comparison))
 
 
-def series_form(x: Opened, choice: FourierErf) -> Protocol[Form]:
-    """``choice``'s series of x, everywhere, as a form with 14 fraction bits.
+def series_form(x: Opened, choice: FourierErf, frac: int = WAVE_FRAC, bits: int = 64) -> Protocol[Form]:
+    """``choice``'s series of x, everywhere, as a form with ``frac`` fraction bits modulo ``2^bits``.
 
     Cost: 1 round; 4 bytes an element each way; dealer: 14 bytes an element and :func:`sine_series`'.
     """
     series = yield from sine_series(x, choice.period, series_of(choice))
-    reduced = yield from truncate(series, WAVE_FRAC)
-    assert reduced.truncated is not None
-    return reduced.truncated.form
+    return truncated_opening((yield from truncate(series, frac, bits))).form

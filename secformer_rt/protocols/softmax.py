@@ -275,7 +275,7 @@ def _exponentials(
         highest = yield from near_maximum(opened, buckets, ring, comparison)
     distance = narrow.local(narrow.share - highest.share)
     top = 1 if buckets is None else buckets.top
-    weights = yield from _exponential(distance, choice, top, comparison)
+    weights = yield from exponential_by(choice, distance, top, comparison)
     return (yield from truncate(weights, WEIGHT_FRAC))
 
 
@@ -294,9 +294,10 @@ def near_maximum(scores: Opened, buckets: Buckets, ring: int, comparison: Compar
     return lower.plus_public(((buckets.width - buckets.below - buckets.top) << frac) + unit)
 
 
-def _exponential(
-    distance: Secret, choice: ExactSoftmax, top: int, comparison: Comparison
+def exponential_by(
+    choice: ExactSoftmax, distance: Secret, top: int, comparison: Comparison
 ) -> Protocol[Secret]:
+    """Exp of a distance below ``top``, by the protocol of the preset."""
     variant = choice.exponential
     if isinstance(variant, LimitExponential):
         power = limit_exponential(

@@ -111,6 +111,12 @@ def truncate(x: Secret, frac: int, bits: int = 64) -> Protocol[Secret]:
     return result
 
 
+def truncated_opening(x: Secret) -> Opened:
+    """The opening of the truncation that made x."""
+    assert x.truncated is not None
+    return x.truncated
+
+
 def truncate_locally(x: Secret, frac: int) -> Secret:
     """Reduce x to ``frac`` fraction bits with each server shifting its own share: it can fail.
 

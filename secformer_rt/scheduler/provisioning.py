@@ -14,7 +14,7 @@ from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import HALF, Weight
 from secformer_rt.protocols.lowering import input_frac, parameter_frac
 from secformer_rt.protocols.model import Model
-from secformer_rt.protocols.rings import centred_parameters
+from secformer_rt.protocols.rings import is_centred
 from secformer_rt.ring.fixed_point import encode
 from secformer_rt.ring.kernels import pack
 from secformer_rt.ring.prg import SecretSeed
@@ -27,7 +27,7 @@ def encode_parameter(graph: Graph, parameter: Parameter, value: Tensor, bits: Fi
     Raises:
         OutOfRangeError: a value does not fit; the sentence names the parameter.
     """
-    if bits.rings == "narrow" and parameter.name in centred_parameters(graph):
+    if bits.rings == "narrow" and is_centred(graph, parameter.name):
         value = value.to(torch.float64)
         value = value - value.mean(-1, keepdim=True)
     try:
