@@ -74,8 +74,8 @@ def erf_gelu(
     The factor is opened as it is: its own rounding would be multiplied by x.
 
     Cost: 4 rounds: x's truncation, two for g, and the factor's opening; 20 bytes and 22 bits each way;
-    dealer: 20 bytes for x's truncation and the last product, 58 for g's (see :func:`~.series.saturate`), the
-    series' 8 bytes a term (16 for a period that is no power of two), and 33 of the comparison.
+    dealer: 19.5 bytes for x's truncation and the last product, 57.25 for g's (see
+    :func:`~.series.saturate`), the series' 8 bytes a term (16 for a period that is no power of two), and 33 of the comparison.
     Error: ``|x| / 2`` times the series' (at most 4e-4) inside the cut, beside x's rounding times the slope;
     none outside.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU.
@@ -86,7 +86,7 @@ def erf_gelu(
 
 
 def _half(x: Opened, g: Secret) -> Protocol[Secret]:
-    """``x (1 + g) / 2``. Cost: 1 round; 8 bytes each way; dealer: 10 bytes."""
+    """``x (1 + g) / 2``. Cost: 1 round; 8 bytes each way; dealer: 9.75 bytes."""
     factor = yield from open_masked(_half_more(g))
     return (yield from product(factor.form, x.form))
 
@@ -108,8 +108,8 @@ def tanh_gelu(
     result has 15 more.
 
     Cost: 4 rounds: x's truncation, u's with the comparison, the series' with the conversion, and the
-    factor's; 28 bytes and 22 bits each way; dealer: as :func:`erf_gelu`, with the tanh's terms, and 34 bytes
-    for u.
+    factor's; 28 bytes and 22 bits each way; dealer: as :func:`erf_gelu`, with the tanh's terms, and 33.4
+    bytes for u.
     Error: as :func:`erf_gelu` with the tanh series' (at most 5e-4 for 14 terms), and ``2^-12 |x| / 2`` from
     u's rounding times tanh's slope: below 1e-4.
     Source: CrypTen (arXiv 2109.00984) computes this formula.
@@ -156,7 +156,7 @@ def even_gelu(x: Secret, choice: EvenSeries, *, frac: int) -> Protocol[Secret]:
     Good for ``|x| <= cut`` alone. The servers cannot tell that a value is beyond, where the result is wrong
     by up to ``|x|``: the cut must come from a calibration that is trusted. The result has 32 fraction bits.
 
-    Cost: 1 round; 8 bytes each way; dealer: 10 bytes for the truncation and 16 a term (320 for 20 terms).
+    Cost: 1 round; 8 bytes each way; dealer: 9.75 bytes for the truncation, 16 a term (320 for 20 terms).
     Error: x's rounding times the slope, the series' own (5e-5 for 20 terms, period 32, cut 14) and
     ``2^-18 sqrt(2K + 2 sum a_k^2)`` (3e-5 then; some five times that at most).
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_Sin, applied to the even part of GeLU.
@@ -172,7 +172,7 @@ def tanh(x: Secret, choice: FourierTanh, *, frac: int, bits: int, comparison: Co
     """Tanh by its own saturating series. The result has 14 fraction bits.
 
     Cost: 3 rounds: x's truncation and two for the series; 12 bytes and 22 bits each way; dealer: as
-    :func:`erf_gelu` without the last product's 10 bytes.
+    :func:`erf_gelu` without the last product's 9.75 bytes.
     Error: the series' (at most 5e-4 for 14 terms, and its own), beside x's rounding times the slope.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU's series, for tanh.
     """
@@ -195,8 +195,8 @@ def sigmoid(
 def relu(x: Secret, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
     """``x [x >= 0]``: bit and x, both opened, meet in a local product. The result has ``frac`` fraction bits.
 
-    Cost: 3 rounds: x's truncation, comparison, conversion; 8 bytes and 11 bits each way; dealer: 10 bytes
-    for the truncation, 22.5 of the comparison, 8 of the conversion and 10 of the product.
+    Cost: 3 rounds: x's truncation, comparison, conversion; 8 bytes and 11 bits each way; dealer: 9.75 bytes
+    for the truncation, 22.5 of the comparison, 8 of the conversion and 9.75 of the product.
     Error: x's rounding; a value whose rounding is 0 gives exactly 0. Where the width is more than 25 bits, a
     negative x above ``-2^(bits - 25)`` units may be kept.
     Source: "Comparison" and "Forms" in docs/protocols.md; CrypTen computes the same product.

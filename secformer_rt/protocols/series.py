@@ -218,7 +218,7 @@ def saturating_series(
     ``bits`` is the width of x with its sign and one bit of room. The result has 14 fraction bits.
 
     Cost after x's opening: that of :func:`saturate`, in which the series' 4 bytes an element and its
-    truncation (dealer: 14 bytes) are included; dealer: the series'.
+    truncation (dealer: 13.75 bytes) are included; dealer: the series'.
     Error: the series' own plus ``2^-14 sqrt((K + sum beta_k^2) / 12 + 1/6)``, typically: 6e-5 for 8 terms
     and 8e-5 for 14. Some six times that at most: 4e-4 and 5e-4.
     """
@@ -235,7 +235,7 @@ def saturate(
 
     Cost beside that of ``inside``, which runs at the same time: 2 rounds and 22 bits an element each way
     for the default width by tables (6 chunks, 2 cuts), by the adder 7 rounds; dealer: for ``inside`` a
-    truncation of a series, 16 bytes of conversion and 28 of the products, and the comparison's.
+    truncation of a series, 16 bytes of conversion and 27.5 of the products, and the comparison's.
     """
     below, value = yield from parallel(_below(x, (-cut, cut), bits, comparison), inside)
     chosen = yield from product(below, value)
@@ -272,7 +272,8 @@ def below_cuts(x: Opened, cuts: tuple[float, ...], *, bits: int, comparison: Com
 def series_form(x: Opened, choice: FourierErf, frac: int = WAVE_FRAC, bits: int = 64) -> Protocol[Form]:
     """``choice``'s series of x, everywhere, as a form with ``frac`` fraction bits modulo ``2^bits``.
 
-    Cost: 1 round; 4 bytes an element each way; dealer: 14 bytes an element and :func:`sine_series`'.
+    Cost: 1 round; 4 bytes an element each way; dealer: by default 13.75 bytes an element, and
+    :func:`sine_series`'.
     """
     series = yield from sine_series(x, choice.period, series_of(choice))
     return truncated_opening((yield from truncate(series, frac, bits))).form
