@@ -75,8 +75,8 @@ def erf_gelu(
 
     Cost: 4 rounds: x's truncation, two for g, and the factor's opening; 20 bytes and 22 bits each way;
     dealer: 19.5 bytes for x's truncation and the last product, 57.25 for g's (see
-    :func:`~.series.saturate`), the series' 8 bytes a term (16 for a period that is no power of two), and 33 of
-    the comparison.
+    :func:`~.series.saturate`), the series' 8 bytes a term (16 for a period that is no power of two), and 33
+    of the comparison.
     Error: ``|x| / 2`` times the series' (at most 4e-4) inside the cut, beside x's rounding times the slope;
     none outside.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU.
