@@ -33,13 +33,16 @@ REST: Final = "rest"  # Python: protocols, scheduler, and whatever nobody counts
 
 PACKAGE: Final = "secformer_rt."
 RING: Final = f"{PACKAGE}ring."
-_INSIDE: Final = tuple(RING + name for name in ("buffers", "fused", "gemm", "jit", "prg", "tile"))
+_INSIDE: Final = tuple(
+    RING + name for name in ("buffers", "fused", "fused_bits", "gemm", "jit", "prg", "tile")
+)
 _KINDS: Final = {
     "matmul": MATMUL,
     "matmul_packed": MATMUL,
     "pack": MATMUL,
     "pack_words": PACKING,
     "unpack_words": PACKING,
+    "add_unpacked": PACKING,
     "pack_bits": PACKING,
     "unpack_bits": PACKING,
 }

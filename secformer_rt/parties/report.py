@@ -53,7 +53,7 @@ class PartyReport(BaseModel):
     rounds: int = 0
     planned_rounds: int = 0
     planned_payload: dict[str, int] = {}
-    planned_tensor_bytes: int = 0  # corrections, prepared products and wires; see scheduler.plan.Memory
+    planned_tensor_bytes: int = 0  # of corrections, products, expanded shares, wires
     tensor_bytes: int = 0
     prepared: bool = False  # ahead: then the offline phase is what it took to read it
     offline_s: float = 0.0

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ from secformer_rt.parties.preparation import prepare
 from secformer_rt.parties.profile import Laps, Unprofiled, profiling
 from secformer_rt.parties.rendezvous import Visit
 from secformer_rt.parties.report import OperationReport, PartyReport
+from secformer_rt.parties.room import Room
 from secformer_rt.parties.session import Neighbours, Session, open_session
 from secformer_rt.parties.shares import SharesIn, receive_words, send_words
 from secformer_rt.parties.teller import teller
@@ -78,6 +80,7 @@ class ComputeServer:
         self._lock = threading.Lock()
         self._models: dict[str, _Provisioned] = {}
         self._kept = Kept(around.role, around.settings.store)
+        self._room = Room(around.settings.expand_gb * 1e9)
         with torch.inference_mode():
             for model_id, manifest, model in self._kept.load_models(around.index):
                 self._models[model_id] = _Provisioned(manifest, model)
@@ -147,10 +150,11 @@ class ComputeServer:
         with (
             given_back(),
             open_session(self._around, client, mine, description, ahead) as session,
+            self._room.granted(sum(size for _, size in plan.expanded(inf))) as room,
             torch.inference_mode(),
             profiling(request.profiled) as laps,
         ):
-            self._run(session, lowering, plan, provisioned.model, began, laps)
+            self._run(session, lowering, plan, provisioned.model, room, began, laps)
 
     def _greet(self, client: Link, caller: Caller, *roles: str) -> tuple[wire_pb2.Hello, bytes]:
         hello = client.receive_hello(self._around.settings.timeouts.handshake_s)
@@ -216,6 +220,7 @@ class ComputeServer:
         lowering: Lowering,
         plan: Plan,
         model: Model,
+        room: float,
         began: float,
         laps: Laps | Unprofiled,
     ) -> None:
@@ -226,6 +231,7 @@ class ComputeServer:
             offline = dealt(session, plan, server, model)
         else:
             offline = restored(plan, server, session.taken.tensors)
+        offline.material.expand(room)
         shares = SharesIn(session.client, server)
         inputs = {
             wire.name: Secret(
@@ -258,7 +264,8 @@ class ComputeServer:
         report.offline_s, report.online_s = ready - began, done - ready
         assert plan.memory is not None
         report.planned_tensor_bytes = plan.memory[server].total - plan.memory[server].weights
-        held = offline.received + offline.material.prepared_bytes
+        report.planned_tensor_bytes += sum(size for _, size in plan.expanded(room))
+        held = offline.received + offline.material.prepared_bytes + offline.material.expanded_bytes
         report.tensor_bytes = held + engine.peak_wire_bytes
         report.operations = _operations(backend.ledger)
         report.profile = laps.found

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import explain
 from secformer_rt.parties.overrides import OPTION, override
+from secformer_rt.scheduler.predict import EXPAND_GB
 from secformer_rt.transport.certificates import HOLDERS
 
 Role = Literal["server0", "server1", "dealer"]
@@ -83,6 +84,7 @@ class Settings(_Strict):
     threads: int = Field(default=1, ge=1, le=256)  # compute threads of a party
     streams: int = Field(default=16, ge=2, le=1024)  # open streams of a party
     timeouts: Timeouts = Timeouts()
+    expand_gb: float = Field(default=EXPAND_GB, ge=0)  # of a server's memory, for shares expanded ahead
     store: Store = Store()
 
     def endpoint(self, role: Role) -> Endpoint:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secformer_rt.protocols.core import Bits, Form, Protocol, Term, deal, reveal
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Sharing, Source
-from secformer_rt.ring.packing import unpack_bits
+from secformer_rt.ring.packing import masked_products, unpack_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,28 +91,16 @@ def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...
     dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], tuple(subsets)))
     masks, products = dealt.shares
     opened = yield from reveal(factors ^ masks, xor=True)
-    shares: dict[tuple[int, ...], Tensor] = {subset: products[i] for i, subset in enumerate(subsets)}
-    shares.update({(i,): masks[i] for i in range(factors.shape[0])})
-    return [_and(server, opened, shares, term) for term in terms]
-
-
-def _and(server: int, opened: Tensor, shares: dict[tuple[int, ...], Tensor], term: tuple[int, ...]) -> Tensor:
-    """This server's XOR share of one product; the all-public monomial falls to server 0."""
-    result = shares[term]
-    if result.is_meta:
-        return result
-    for size in range(1, len(term)):
-        for subset in combinations(term, size):
-            monomial = shares[subset]
-            for index in set(term) - set(subset):
-                monomial = monomial & opened[index]
-            result = result ^ monomial
-    if server == 0:
-        public = opened[term[0]]
-        for index in term[1:]:
-            public = public & opened[index]
-        result = result ^ public
-    return result
+    held = {(i,): i for i in range(factors.shape[0])}
+    held.update({subset: len(held) + i for i, subset in enumerate(subsets)})
+    # The all-public monomial falls to server 0.
+    monomials = [
+        (row, held.get(subset, -1), sorted(set(term) - set(subset)))
+        for row, term in enumerate(terms)
+        for size in range(server, len(term) + 1)
+        for subset in combinations(term, size)
+    ]
+    return list(masked_products(opened, torch.cat([masks, products]), monomials, len(terms)))
 
 
 def arithmetic(server: int, bits: Bits, ring: int = 64) -> Protocol[Form]:

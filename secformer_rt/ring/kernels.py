@@ -50,7 +50,7 @@ class PackedMatrix:
 def prepare() -> None:
     """Compile or load every kernel now, which otherwise happens at first use and takes seconds once."""
     if compiled():
-        from secformer_rt.ring import fused, gemm  # noqa: F401
+        from secformer_rt.ring import fused, fused_bits, gemm  # noqa: F401
 
         for dtype in (torch.int64, torch.int32):
             _tile(backend(), dtype)

@@ -53,15 +53,36 @@ def _fused(
 ) -> Tensor:
     from secformer_rt.ring import fused
 
-    program = _Program(shape)
+    program = _Program(_flattened(shape, factors, leaves), len(shape))
     program.level(factors, leaves, ())
-    columns = shape[-1]
-    out = empty((prod(shape[:-1]), columns), torch.int64)
+    columns = program.shape[-1]
+    out = empty((prod(shape) // columns, columns), torch.int64)
     table = np.array([row for _, row in program.operands.values()], dtype=np.int64).reshape(-1, 3)
     code = np.array(program.code, dtype=np.int64).reshape(-1, 4)
     sums = np.empty((len(factors) + 2, fused.LANE), np.int64)
     fused.multilinear(code, table, sums, sums.ctypes.data, out.numpy())
     return out.view(shape)
+
+
+def _flattened(
+    shape: tuple[int, ...],
+    factors: Sequence[Sequence[Coefficient]],
+    leaves: Leaves,
+) -> tuple[int, ...]:
+    """The shape with its last axes as one: as many as no operand is spread along in part.
+
+    The work of a row's instructions is spent on long rows better than on short ones.
+    """
+    given = [coefficient for factor in factors for coefficient, _ in factor]
+    shapes = [
+        (1,) * (len(shape) - t.ndim) + tuple(t.shape)
+        for t in (*given, *leaves.values())
+        if isinstance(t, Tensor)
+    ]
+    axis = len(shape) - 1
+    while axis > 0 and all(s[axis - 1 :] == shape[axis - 1 :] or prod(s[axis - 1 :]) == 1 for s in shapes):
+        axis -= 1
+    return (*shape[:axis], prod(shape[axis:]))
 
 
 class _Program:
@@ -73,8 +94,8 @@ class _Program:
 
     SUM = -2
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+    def __init__(self, shape: tuple[int, ...], axes: int) -> None:
+        self.shape, self._axes = shape, axes
         self.code: list[tuple[int, int, int, int]] = []
         self.operands: dict[int, tuple[NDArray[Any], tuple[int, int, int]]] = {}
         self._numbers: dict[int, int] = {}
@@ -119,15 +140,14 @@ class _Program:
 
     def _strided(self, t: Tensor) -> tuple[NDArray[Any], tuple[int, int, int]]:
         """An operand's array, and its address with the words from row to row and from column to column."""
-        shape = (1,) * (len(self.shape) - t.ndim) + tuple(t.shape)
-        if prod(shape[:-1]) == 1:
-            by_row = 0
-        else:
-            by_row = shape[-1]
-            if shape[:-1] != self.shape[:-1]:
-                t = t.expand(*self.shape[:-1], shape[-1])
+        shape = (1,) * (self._axes - t.ndim) + tuple(t.shape)
+        last = len(self.shape) - 1
+        leading, columns = shape[:last], prod(shape[last:])
+        by_row = 0 if prod(leading) == 1 else columns
+        if by_row and leading != self.shape[:-1]:
+            t = t.expand(*self.shape[:-1], *shape[last:])
         array = as_array(t.contiguous())
-        return array, (array.ctypes.data, by_row, 0 if shape[-1] == 1 else 1)
+        return array, (array.ctypes.data, by_row, 0 if columns == 1 else 1)
 
 
 def _signed(value: int) -> int:

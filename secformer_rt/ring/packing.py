@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -47,10 +48,10 @@ def pack_words(x: Tensor, bits: int) -> Tensor:
     if bits == WORD_BITS and sys.byteorder == "little":
         return flat.view(torch.uint8)
     if compiled():
-        from secformer_rt.ring import fused
+        from secformer_rt.ring import fused_bits
 
         out = empty((_padded(size),), torch.uint8)
-        fused.pack_words(as_array(flat).view(np.uint64), bits, out.numpy().view(np.uint64))
+        fused_bits.pack_words(as_array(flat).view(np.uint64), bits, out.numpy().view(np.uint64))
         return out[:size]
     columns = flat.numpy().astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
     chosen = np.unpackbits(columns, axis=1, bitorder="little")[:, :bits]
@@ -87,16 +88,47 @@ def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
             flat = flat.clone()
         return flat.view(torch.int64).view(shape)
     if compiled():
-        from secformer_rt.ring import fused
+        from secformer_rt.ring import fused_bits
 
         out = empty((count,), torch.int64)
-        fused.unpack_words(flat.numpy(), bits, out.numpy().view(np.uint64))
+        fused_bits.unpack_words(flat.numpy(), bits, out.numpy().view(np.uint64))
         return out.view(shape)
     stream = np.unpackbits(flat.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
     columns = np.packbits(stream, axis=1, bitorder="little")
     words = np.zeros((count, 8), np.uint8)
     words[:, : columns.shape[1]] = columns
     return torch.from_numpy(words.view("<i8").astype(np.int64, copy=False).reshape(shape))
+
+
+def add_unpacked(share: Tensor, buffer: Tensor, bits: int) -> Tensor:
+    """``share + unpack_words(buffer, share.shape, bits)`` modulo ``2^bits``, in one pass.
+
+    Args:
+        share: int64 of any shape.
+        buffer: as :func:`unpack_words` takes it.
+        bits: 1 to 64.
+
+    Returns:
+        int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64.
+
+    Raises:
+        ValueError: the buffer has another length.
+    """
+    shape = tuple(share.shape)
+    if (
+        bits < WORD_BITS
+        and share.numel()
+        and compiled()
+        and buffer.numel() == packed_size(share.numel(), bits)
+    ):
+        from secformer_rt.ring import fused_bits
+
+        out = empty(shape, torch.int64)
+        flat = as_array(share.contiguous()).reshape(-1)
+        fused_bits.add_unpacked(flat, buffer.contiguous().numpy(), bits, out.numpy().reshape(-1))
+        return out
+    total = share + unpack_words(buffer, shape, bits)
+    return total if bits == WORD_BITS else total & ((1 << bits) - 1)
 
 
 def _padded(size: int) -> int:
@@ -171,11 +203,11 @@ def chunk_lookup(tables: Tensor, words: Tensor, low: int, bits: int, first: int)
         lt, eq = (torch.empty(chunks, width, dtype=torch.uint8, device="meta") for _ in range(2))
         return lt, eq
     if compiled():
-        from secformer_rt.ring import fused
+        from secformer_rt.ring import fused_bits
 
         lt, eq = empty((chunks, width), torch.uint8), empty((chunks, width), torch.uint8)
         flat = as_array(words.contiguous().reshape(-1))
-        fused.chunk_lookup(as_array(tables.contiguous()), flat, low, bits, first, lt.numpy(), eq.numpy())
+        fused_bits.chunk_lookup(as_array(tables.contiguous()), flat, low, bits, first, lt.numpy(), eq.numpy())
         return lt, eq
     index = torch.stack([(words >> (low + 4 * c)) & ((1 << min(4, bits - 4 * c)) - 1) for c in range(chunks)])
     # With the constant put below bit 0, the two bits lie at index and index + 1.
@@ -214,10 +246,45 @@ def rotated_sum(shifts: Tensor, tables: Tensor) -> Tensor:
     if any_meta(shifts, tables):
         return torch.empty((rows, size), dtype=torch.uint8, device="meta")
     if compiled():
-        from secformer_rt.ring import fused
+        from secformer_rt.ring import fused_bits
 
         out = torch.zeros((rows, size), dtype=torch.uint8)
-        fused.rotated_sum(as_array(shifts.contiguous()), as_array(tables.contiguous()), out.numpy())
+        fused_bits.rotated_sum(as_array(shifts.contiguous()), as_array(tables.contiguous()), out.numpy())
         return out
     index = (torch.arange(size) - shifts[..., None].to(torch.int64)) % size
     return tables.gather(-1, index).sum(1, dtype=torch.int64).to(torch.uint8)
+
+
+def masked_products(
+    opened: Tensor, shares: Tensor, monomials: Sequence[tuple[int, int, Sequence[int]]], rows: int
+) -> Tensor:
+    """XORs of monomials, each the AND of one row of shares with some opened rows.
+
+    Args:
+        opened: (F, n) uint8 planes, F at most 62.
+        shares: (S, n) uint8 planes.
+        monomials: (row of the result, row of shares or -1 for none, rows of opened).
+        rows: T.
+
+    Returns:
+        (T, n) uint8.
+    """
+    _check_bytes(opened, "masked_products")
+    _check_bytes(shares, "masked_products")
+    if any_meta(opened, shares):
+        return torch.empty((rows, opened.shape[1]), dtype=torch.uint8, device="meta")
+    out = torch.zeros((rows, opened.shape[1]), dtype=torch.uint8)
+    if compiled():
+        from secformer_rt.ring import fused_bits
+
+        program = [(row, share, sum(1 << f for f in factors)) for row, share, factors in monomials]
+        table = np.array(program, dtype=np.int64).reshape(-1, 3)
+        planes = (as_array(x.contiguous()) for x in (opened, shares))
+        fused_bits.masked_products(*planes, table, out.numpy())
+        return out
+    for row, share, factors in monomials:
+        value = torch.full_like(out[row], 255) if share < 0 else shares[share]
+        for f in factors:
+            value = value & opened[f]
+        out[row] ^= value
+    return out

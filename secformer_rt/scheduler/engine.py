@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from typing import Protocol as Interface
 
@@ -69,7 +70,7 @@ class Engine:
     def run(self, protocol: Protocol[T], label: Label) -> T:
         """Run one protocol to its end and return its result."""
         results: list[T] = []
-        self._start(protocol, label, results.append)
+        self.start(protocol, label, results.append)
         self._drain()
         return results[0]
 
@@ -77,45 +78,19 @@ class Engine:
         self, lowering: Lowering, model: Model, inputs: dict[str, Secret], keep: bool = False
     ) -> dict[str, Secret]:
         """Run a graph; returns its outputs, or every wire if ``keep``."""
-        graph = lowering.graph
-        wires = dict(inputs)
-        for secret in inputs.values():
-            self._hold(_size(secret))
-        readers = _readers(graph)
-        missing = {node.name: len(set(node.inputs) - wires.keys()) for node in graph.nodes}
-        nodes = {node.name: node for node in graph.nodes}
-        order = {node.name: i for i, node in enumerate(graph.nodes)}
-        uses = Counter(wire for node in graph.nodes for wire in set(node.inputs))
-        uses.update(graph.outputs)
-
-        def start(name: str) -> None:
-            node = nodes[name]
-            label = Label(node.layer, kind(node), name)
-            protocol = lowering.protocol(node, [wires[wire] for wire in node.inputs], model)
-            self._start(protocol, label, lambda result: finish(name, result))
-
-        def finish(name: str, result: Secret) -> None:
-            wires[name] = result
-            self._hold(_size(result))
-            for wire in set(nodes[name].inputs):
-                uses[wire] -= 1
-                if uses[wire] == 0 and not keep:
-                    self._hold(-_size(wires.pop(wire)))
-            for reader in readers.get(name, ()):
-                missing[reader] -= 1
-                if missing[reader] == 0:
-                    start(reader)
-
-        for name in sorted((name for name, count in missing.items() if count == 0), key=order.__getitem__):
-            start(name)
+        walk = _Walk(self, lowering, model, inputs, keep)
+        for name in walk.first():
+            walk.start(name)
         self._drain()
-        return wires if keep else {wire: wires[wire] for wire in graph.outputs}
+        return walk.wires if keep else {wire: walk.wires[wire] for wire in lowering.graph.outputs}
 
-    def _hold(self, change: int) -> None:
+    def hold(self, change: int) -> None:
+        """Book bytes of shares that have come onto the graph's wires, or have gone."""
         self.wire_bytes += change
         self.peak_wire_bytes = max(self.peak_wire_bytes, self.wire_bytes)
 
-    def _start(self, protocol: Protocol[Any], label: Label, done: Callable[[Any], None]) -> None:
+    def start(self, protocol: Protocol[Any], label: Label, done: Callable[[Any], None]) -> None:
+        """Have a protocol run; its result goes to ``done``."""
         self._ready.append((_Task(protocol, label, done), None))
 
     def _drain(self) -> None:
@@ -171,7 +146,52 @@ class Engine:
             return done
 
         for position, protocol in enumerate(request.protocols):
-            self._start(protocol, label, join(position))
+            self.start(protocol, label, join(position))
+
+
+class _Walk:
+    """One pass over a graph: nodes start when their inputs are there, and shares go with their last reader.
+
+    An object, because closures that call each other would keep each other, and with them a run's backend
+    and randomness, until Python looks for cycles.
+    """
+
+    def __init__(
+        self, engine: Engine, lowering: Lowering, model: Model, inputs: dict[str, Secret], keep: bool
+    ) -> None:
+        graph = lowering.graph
+        self.wires = dict(inputs)
+        self._engine, self._lowering, self._model, self._keep = engine, lowering, model, keep
+        for secret in inputs.values():
+            engine.hold(_size(secret))
+        self._nodes = {node.name: node for node in graph.nodes}
+        self._readers = _readers(graph)
+        self._missing = {node.name: len(set(node.inputs) - inputs.keys()) for node in graph.nodes}
+        self._uses = Counter(wire for node in graph.nodes for wire in set(node.inputs))
+        self._uses.update(graph.outputs)
+
+    def first(self) -> list[str]:
+        """The nodes that wait for no other, in the graph's order."""
+        return [name for name, count in self._missing.items() if count == 0]
+
+    def start(self, name: str) -> None:
+        node = self._nodes[name]
+        label = Label(node.layer, kind(node), name)
+        inputs = [self.wires[wire] for wire in node.inputs]
+        protocol = self._lowering.protocol(node, inputs, self._model)
+        self._engine.start(protocol, label, partial(self._finish, name))
+
+    def _finish(self, name: str, result: Secret) -> None:
+        self.wires[name] = result
+        self._engine.hold(_size(result))
+        for wire in set(self._nodes[name].inputs):
+            self._uses[wire] -= 1
+            if self._uses[wire] == 0 and not self._keep:
+                self._engine.hold(-_size(self.wires.pop(wire)))
+        for reader in self._readers.get(name, ()):
+            self._missing[reader] -= 1
+            if self._missing[reader] == 0:
+                self.start(reader)
 
 
 def _size(secret: Secret) -> int:

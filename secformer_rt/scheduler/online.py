@@ -12,7 +12,7 @@ from secformer_rt.errors import DesyncError, DivergedError
 from secformer_rt.protocols.core import Dealt, Open
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.ring.buffers import as_bytes, as_tensor
-from secformer_rt.ring.packing import pack_words, unpack_words
+from secformer_rt.ring.packing import add_unpacked, pack_words
 from secformer_rt.scheduler.engine import Label
 from secformer_rt.scheduler.ledger import Ledger, opening_size
 from secformer_rt.scheduler.plan import Plan
@@ -107,5 +107,4 @@ def _packed(opening: Open) -> Tensor:
 def _combine(opening: Open, received: Tensor) -> Tensor:
     if opening.xor:
         return opening.share ^ received.reshape(opening.share.shape)
-    total = opening.share + unpack_words(received, tuple(opening.share.shape), opening.bits)
-    return total if opening.bits == 64 else total & ((1 << opening.bits) - 1)
+    return add_unpacked(opening.share, received, opening.bits)

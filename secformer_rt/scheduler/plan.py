@@ -101,6 +101,18 @@ class Plan:
                     if item.source is Source.DERIVED:
                         yield index, position, item
 
+    def expanded(self, limit: float) -> Iterator[tuple[int, int]]:
+        """(deal, bytes) of what a server expands ahead of the online phase, in at most ``limit`` bytes.
+
+        That is whatever is needed first, less the products that are computed ahead in any case.
+        """
+        for index, planned in enumerate(self.deals):
+            if not isinstance(planned.correlation, WeightProduct):
+                size = sum(meta_share(item).nbytes for item in planned.correlation.fields)
+                if (limit := limit - size) < 0:
+                    return
+                yield index, size
+
     def last_uses(self) -> dict[Ref, int]:
         """For every dealt tensor that others are derived from: the last deal that needs it."""
         return {ref: index for index, deal in enumerate(self.deals) for ref in deal.correlation.refs}

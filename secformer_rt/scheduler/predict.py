@@ -20,6 +20,8 @@ PROCESS_BYTES = 490_000_000
 WEIGHT_COPIES = 0.59
 OPENING_COPIES = 6
 
+EXPAND_GB = 4.0  # of a server's memory, for shares that are expanded before they are needed
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -155,14 +157,15 @@ def predict(done: Work, network: Network, machine: Machine) -> Prediction:
     )
 
 
-def peak_memory(plan: Plan) -> int:
+def peak_memory(plan: Plan, expand_gb: float = EXPAND_GB) -> int:
     """Bytes that a server's process holds at most, of the server that holds more.
 
-    These are the planned tensors, and beside them: PROCESS_BYTES of interpreter, torch and kernels; the
-    buffers of provisioning and of the allocator, WEIGHT_COPIES of the weights; and OPENING_COPIES of the
-    largest round, which is masked, framed, received and multiplied. The three constants solve three peaks
-    measured on one machine with preset ``exact``: MiniLM, 12 and 8 tokens, 1.1 GB; BERT_BASE, 128 tokens,
-    4.3 GB; bert-tiny, 4 texts of 128 tokens, 1.57 GB.
+    These are the planned tensors, the shares that are expanded ahead in at most ``expand_gb``, and beside
+    them: PROCESS_BYTES of interpreter, torch and kernels; the buffers of provisioning and of the allocator,
+    WEIGHT_COPIES of the weights; and OPENING_COPIES of the largest round, which is masked, framed, received
+    and multiplied. The three constants solve three peaks measured on one machine with preset ``exact``,
+    nothing expanded: MiniLM, 12 and 8 tokens, 1.1 GB; BERT_BASE, 128 tokens, 4.3 GB; bert-tiny, 4 texts of
+    128 tokens, 1.57 GB.
 
     Raises:
         ValueError: it is the plan of a protocol, not of a graph.
@@ -170,6 +173,7 @@ def peak_memory(plan: Plan) -> int:
     if plan.memory is None:
         raise ValueError("only the plan of a graph knows its memory")
     planned = max(memory.total for memory in plan.memory)
+    planned += sum(size for _, size in plan.expanded(expand_gb * 1e9))
     largest = max((sum(size for _, size in record) for record in plan.ledger.rounds), default=0)
     buffers = round(WEIGHT_COPIES * plan.memory[0].weights) + OPENING_COPIES * largest
     return planned + PROCESS_BYTES + buffers

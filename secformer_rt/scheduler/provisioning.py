@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from secformer_rt.errors import OutOfRangeError
-from secformer_rt.graph.bert import EMBEDDINGS
 from secformer_rt.graph.ir import Graph, Input, Parameter, ParameterKind
 from secformer_rt.graph.preset import FixedPointBits
 from secformer_rt.protocols.core import Secret
@@ -44,7 +43,7 @@ def encode_input(wire: Input, value: Tensor, bits: FixedPointBits) -> Tensor:
     """
     if wire.integer:
         return value.to(torch.int64)
-    if bits.rings == "narrow" and wire.name == EMBEDDINGS:
+    if bits.rings == "narrow" and wire.centred:
         value = value - value.mean(-1, keepdim=True)
     return encode(value, input_frac(wire, bits))
 

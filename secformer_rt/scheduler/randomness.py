@@ -38,8 +38,7 @@ def parameter_mask(seed: SecretSeed, name: str, shape: tuple[int, ...]) -> Tenso
 class Material:
     """One server's correlated randomness for one run: a seed and the corrections it was sent.
 
-    Shares are expanded when they are taken, so memory holds little more than the corrections and the
-    products that :meth:`prepare` computes ahead. Each correlation can be taken once.
+    Shares are expanded when they are taken, or by :meth:`expand` ahead. Each correlation can be taken once.
     """
 
     def __init__(self, plan: Plan, server: int, seed: SecretSeed, received: Tensor) -> None:
@@ -47,8 +46,9 @@ class Material:
         self._plan, self._server, self._seed, self._received = plan, server, seed, received
         self._sent: dict[tuple[int, int], Tensor] = {}
         self._prepared: dict[int, tuple[Tensor, ...]] = {}
+        self._expanded: dict[int, tuple[Tensor, ...]] = {}
         self._next = 0
-        self.prepared_bytes = 0
+        self.prepared_bytes = self.expanded_bytes = 0
         offset = 0
         for index, position, item in plan.corrections(server):
             self._sent[index, position] = received[offset : offset + item.size]
@@ -66,6 +66,13 @@ class Material:
                 masks = [self._share(ref) for ref in planned.correlation.prepared_from]
                 shares = planned.correlation.prepare(self._shares(index), masks, model.weights)
                 self._hold(index, tuple(shares))
+
+    def expand(self, limit: float) -> None:
+        """Expand shares that the online phase will take, the first ones first, in at most ``limit`` bytes."""
+        for index, _ in self._plan.expanded(limit):
+            shares = tuple(self._shares(index))
+            self._expanded[index] = shares
+            self.expanded_bytes += sum(share.nbytes for share in shares)
 
     def _hold(self, index: int, shares: tuple[Tensor, ...]) -> None:
         self._prepared[index] = shares
@@ -90,8 +97,10 @@ class Material:
         index, self._next = self._next, self._next + 1
         if index >= len(self._plan.deals):
             return index, ()
-        shares = self._prepared.pop(index, None)
-        return index, shares if shares is not None else tuple(self._shares(index))
+        for ahead in (self._prepared, self._expanded):
+            if index in ahead:
+                return index, ahead.pop(index)
+        return index, tuple(self._shares(index))
 
     def _shares(self, index: int) -> list[Tensor]:
         correlation = self._plan.deals[index].correlation

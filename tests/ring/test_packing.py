@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secformer_rt.ring.packing import (
+    add_unpacked,
     chunk_lookup,
+    masked_products,
     pack_bits,
     pack_words,
     packed_size,
@@ -17,6 +19,7 @@ from secformer_rt.ring.packing import (
 )
 from tests.ring.helpers import BACKENDS, EXTREMES, using, words
 
+seeds = st.integers(0, 2**32)
 elements = st.integers(-(2**63), 2**63 - 1) | st.sampled_from(EXTREMES)
 
 
@@ -181,3 +184,38 @@ def test_wrong_arguments() -> None:
         chunk_lookup(table, values[:, :1], 0, 4, 0)
     with pytest.raises(TypeError):
         chunk_lookup(table, byte[:2].view(1, 2), 0, 4, 0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(st.integers(1, 64), st.integers(0, 70), st.integers(0, 9), seeds)
+def test_adding_what_was_packed(backend: str, bits: int, count: int, offset: int, seed: int) -> None:
+    share, other = words(seed, count), words(seed + 1, count)
+    with using(backend):
+        packed = pack_words(other, bits)
+        buffer = torch.cat([torch.zeros(offset, dtype=torch.uint8), packed])[offset:]
+        found = add_unpacked(share, buffer, bits)
+        if count:
+            with pytest.raises(ValueError, match="bytes"):
+                add_unpacked(share, buffer[:-1], bits)
+    assert torch.equal(found, (share + other) & (2**bits - 1 if bits < 64 else -1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(st.integers(1, 70), st.integers(1, 6), seeds)
+def test_masked_products(backend: str, size: int, factors: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    opened, shares = (
+        torch.from_numpy(rng.integers(0, 256, (rows, size), dtype=np.uint8)) for rows in (factors, 3)
+    )
+    monomials = [
+        (int(rng.integers(2)), int(rng.integers(-1, 3)), [f for f in range(factors) if rng.random() < 0.5])
+        for _ in range(5)
+    ]
+    expected = np.zeros((2, size), dtype=np.uint8)
+    for row, share, chosen in monomials:
+        value = np.full(size, 255, np.uint8) if share < 0 else shares[share].numpy()
+        for f in chosen:
+            value = value & opened[f].numpy()
+        expected[row] ^= value
+    with using(backend):
+        assert np.array_equal(masked_products(opened, shares, monomials, 2).numpy(), expected)
