@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import sys
 import threading
@@ -15,10 +14,12 @@ import torch
 from secformer_rt import __version__
 from secformer_rt.errors import PeerLostError
 from secformer_rt.parties.access import Access
+from secformer_rt.parties.admission import is_client
 from secformer_rt.parties.dealer import Dealer
+from secformer_rt.parties.dumps import no_core_dumps
 from secformer_rt.parties.journal import Journal
 from secformer_rt.parties.logs import bound, say
-from secformer_rt.parties.memory import keep_freed
+from secformer_rt.parties.memory import keep_freed, settle
 from secformer_rt.parties.metrics import Metrics, served
 from secformer_rt.parties.rendezvous import Rendezvous
 from secformer_rt.parties.server import ComputeServer
@@ -51,7 +52,8 @@ def run_party(role: Role, settings: Settings, *, watch_stdin: bool = False) -> N
 
 
 def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold shares and seeds
+    keep_freed()
+    no_core_dumps()
     say(logger, "starts", version=__version__, pid=os.getpid())
     access = Access(settings, role)
     if settings.insecure:
@@ -62,7 +64,6 @@ def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
     if watch_stdin:
         threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
     torch.set_num_threads(settings.threads)
-    keep_freed()
     # Threads that wait for the network should not wait for Python's usual 5 ms as well.
     sys.setswitchinterval(SWITCH_S)
 
@@ -78,7 +79,10 @@ def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
             Journal(role, metrics).kept(party.handlers()),
             role=role,
             max_streams=settings.streams,
+            max_streams_each=settings.client_streams(),
+            limited=is_client,
             timeout_s=settings.timeouts.progress_s,
+            handshake_s=settings.timeouts.handshake_s,
             identity=access.identity,
         )
         metrics.watch(party.plans, lambda: server.refused)
@@ -86,6 +90,7 @@ def _run(role: Role, settings: Settings, watch_stdin: bool) -> None:
         stack.callback(lambda: server.stop(reason=goodbye))
         say(logger, "listens", address=endpoint.bind)
         _wait_for_peers(role, settings, access, stack, stop)
+        settle()
         if not stop.is_set():
             server.set_ready(True)
             logger.info("ready")

@@ -91,7 +91,7 @@ def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...
     dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], tuple(subsets)))
     masks, products = dealt.shares
     opened = yield from reveal(factors ^ masks, xor=True)
-    held = {(i,): i for i in range(factors.shape[0])}
+    held: dict[tuple[int, ...], int] = {(i,): i for i in range(factors.shape[0])}
     held.update({subset: len(held) + i for i, subset in enumerate(subsets)})
     # The all-public monomial falls to server 0.
     monomials = [

@@ -55,21 +55,18 @@ def _dealt_table(period: int, terms: int, frac: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Waves:
-    """A series: ``sum_k beta_k sin(2 pi k i / period)``, or of cosines if ``even``; i counts units."""
+    """A series: ``sum_k beta_k sin(2 pi k i / period)``, or of cosines if ``even``; i counts units.
+
+    A term's dealt factor has ``frac`` fraction bits and its public one ``public_frac``; their products are
+    added up modulo ``2^ring``.
+    """
 
     period: int
     coefficients: tuple[float, ...]
     even: bool = False
-
-    @property
-    def frac(self) -> int:
-        """Fraction bits of each of both factors of a term."""
-        return EVEN_FRAC if self.even else WAVE_FRAC
-
-    @property
-    def ring(self) -> int:
-        """Ring of the result."""
-        return 64 if self.even else SERIES_RING
+    frac: int = WAVE_FRAC
+    public_frac: int = WAVE_FRAC
+    ring: int = SERIES_RING
 
 
 @lru_cache(maxsize=8)
@@ -81,7 +78,7 @@ def _public_table(waves: Waves) -> Tensor:
     cosines, sines = wave_table(waves.period, len(waves.coefficients)).chunk(2, dim=1)
     factors = [cosines, sines] if waves.even else [sines, -cosines]
     beta = torch.tensor(waves.coefficients, dtype=torch.float64)
-    table = _fixed(torch.cat([beta * factor for factor in factors], dim=1), waves.frac).contiguous()
+    table = _fixed(torch.cat([beta * factor for factor in factors], dim=1), waves.public_frac).contiguous()
     return table.to(torch.int32) if waves.ring == SERIES_RING else table
 
 
@@ -94,7 +91,8 @@ def _checksum(waves: Waves) -> PublicConstants:
 class Harmonics(Correlation):
     """cos and sin of ``k`` times a mask, k = 1 .. terms, in a period of ``period`` units.
 
-    They have ``frac`` fraction bits and are shared modulo ``2^bits``.
+    They have ``frac`` fraction bits and are shared modulo ``2^bits``. The mask's lowest ``shift`` bits are
+    left out.
     Where the period does not divide ``2^ring``, both values that the mask can stand for (with and
     without the wrap that the opening's public part tells) are dealt.
     """
@@ -107,11 +105,12 @@ class Harmonics(Correlation):
     terms: int
     frac: int
     bits: int
+    shift: int = 0
 
     @property
     def variants(self) -> int:
         """1 if the series does not notice a wrap of the mask, else 2."""
-        return 1 if (1 << self.ring) % self.period == 0 else 2
+        return 1 if (1 << (self.ring - self.shift)) % self.period == 0 else 2
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -132,7 +131,7 @@ class Harmonics(Correlation):
         """The harmonics, read off one table."""
         table = _dealt_table(self.period, self.terms, self.frac)
         mask = inputs[0].reshape(-1)
-        index = torch.remainder(mask, self.period)
+        index = torch.remainder(mask >> self.shift, self.period)
         if self.variants == 2:
             wrap = (1 << self.ring) % self.period
             wrapped = torch.remainder(index - wrap * inputs[1].reshape(-1), self.period)
@@ -157,7 +156,7 @@ def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Pr
             "The coefficients of a series must sum to less than 3.9 in absolute value: fit fewer terms, or "
             "up to a larger cut."
         )
-    return (yield from _evaluate(x, Waves(round(period * 2**x.frac), coefficients)))
+    return (yield from evaluate_waves(x, Waves(round(period * 2**x.frac), coefficients)))
 
 
 def cosine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Protocol[Secret]:
@@ -171,15 +170,17 @@ def cosine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> 
     Security: as :func:`sine_series`.
     Source: SecFormer, section 3 (Pi_Sin), for cosines.
     """
-    return (yield from _evaluate(x, Waves(round(period * 2**x.frac), coefficients, even=True)))
+    waves = Waves(round(period * 2**x.frac), coefficients, True, EVEN_FRAC, EVEN_FRAC, 64)
+    return (yield from evaluate_waves(x, waves))
 
 
-def _evaluate(x: Opened, waves: Waves) -> Protocol[Secret]:
+def evaluate_waves(x: Opened, waves: Waves, shift: int = 0) -> Protocol[Secret]:
+    """The series of a masked x, of which the lowest ``shift`` bits are left out."""
     table = _public_table(waves)
     yield from deal(_checksum(waves))
     shape = tuple(x.public.shape)
     correlation = Harmonics(
-        x.mask, x.bit, shape, x.ring, waves.period, len(waves.coefficients), waves.frac, waves.ring
+        x.mask, x.bit, shape, x.ring, waves.period, len(waves.coefficients), waves.frac, waves.ring, shift
     )
     dealt = yield from deal(correlation)
     (words,) = dealt.shares
@@ -191,9 +192,9 @@ def _evaluate(x: Opened, waves: Waves) -> Protocol[Secret]:
         words = words.reshape(-1, width)[chosen]
     else:
         words = words[:, 0]
-    index = torch.remainder(x.public.reshape(-1), waves.period)
+    index = torch.remainder(x.public.reshape(-1) >> shift, waves.period)
     total = harmonic_sum(index, table.to(words.device), words)
-    return Secret(x.server, total.reshape(shape), 2 * waves.frac, waves.ring)
+    return Secret(x.server, total.reshape(shape), waves.frac + waves.public_frac, waves.ring)
 
 
 def open_for_series(x: Secret, period: float, frac: int) -> Protocol[tuple[Secret, Opened]]:

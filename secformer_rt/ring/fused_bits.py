@@ -180,8 +180,8 @@ def add_unpacked(
     for n in range(inner, out.size):
         word = np.int64(0)
         for bit in range(bits):
-            at = n * bits + bit
-            word |= np.int64((buffer[at >> 3] >> (at & 7)) & 1) << bit
+            place = n * bits + bit
+            word |= np.int64((buffer[place >> 3] >> (place & 7)) & 1) << bit
         out[n] = (share[n] + word) & mask
 
 

@@ -48,7 +48,11 @@ class PackedMatrix:
 
 
 def prepare() -> None:
-    """Compile or load every kernel now, which otherwise happens at first use and takes seconds once."""
+    """Compile or load every kernel now, which otherwise happens at first use and takes seconds once.
+
+    So does what torch imports at the first operation without values, which is how plans are made.
+    """
+    torch.empty(1, device="meta").add(1)
     if compiled():
         from secformer_rt.ring import fused, fused_bits, gemm  # noqa: F401
 

@@ -279,8 +279,8 @@ def masked_products(
 
         program = [(row, share, sum(1 << f for f in factors)) for row, share, factors in monomials]
         table = np.array(program, dtype=np.int64).reshape(-1, 3)
-        planes = (as_array(x.contiguous()) for x in (opened, shares))
-        fused_bits.masked_products(*planes, table, out.numpy())
+        public, mine = (as_array(x.contiguous()) for x in (opened, shares))
+        fused_bits.masked_products(public, mine, table, out.numpy())
         return out
     for row, share, factors in monomials:
         value = torch.full_like(out[row], 255) if share < 0 else shares[share]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any, Final
 
 import psutil
@@ -19,8 +18,10 @@ from secformer_rt.trials.asker import TOLERANCE, Asker
 ALONE: Final = 6  # of a cycle's inferences, one after the other
 AT_ONCE: Final = 4  # and these together
 CYCLE: Final = ALONE + AT_ONCE
-WARM_UP: Final = 0.3  # of all cycles: pools fill, caches fill, arenas settle
-ALLOWED_BYTES: Final = 16 << 20  # of resident memory, which the allocator moves by itself
+WARM_UP: Final = 0.3  # of all cycles: plans are made, pools and caches fill
+PART: Final = 1 / 3  # of the cycles after it, of which the least counts, in the beginning and in the end
+ALLOWED_BYTES: Final = 4 << 20  # of resident memory, which the allocator moves by itself
+ALLOWED_THREADS: Final = 2  # a busy process may take on one and keep it, as gRPC's pool does; more are a loss
 TIMEOUTS: Final = {"connect_s": 120.0, "progress_s": 60.0}  # a busy machine is no finding here
 SETTLE_S: Final = 5.0  # within which threads and sockets of finished runs are gone
 
@@ -38,7 +39,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One process after the warm-up, and at the end: medians of a fifth of the samples each."""
+    """One process after the warm-up, and at the end: of each count the least in a part of the samples.
+
+    What a process needs for a moment, or keeps for a while, comes and goes; what it cannot let go of is in
+    the least as well.
+    """
 
     first: Sample
     last: Sample
@@ -50,8 +55,14 @@ class Growth:
         return (
             last.rss_bytes - first.rss_bytes > ALLOWED_BYTES
             or last.descriptors > first.descriptors
-            or last.threads > first.threads
+            or last.threads > first.threads + ALLOWED_THREADS
         )
+
+    @property
+    def noticed_bytes(self) -> float | None:
+        """The least loss of memory with every inference that shows; None if there were too few."""
+        apart = self.last.after - self.first.after
+        return ALLOWED_BYTES / apart if apart else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +96,8 @@ class Soak:
         for name in self.names:
             warm = self.of(name)
             warm = warm[int(WARM_UP * len(warm)) :]
-            fifth = max(1, len(warm) // 5)
-            found[name] = Growth(_median(warm[:fifth]), _median(warm[-fifth:]))
+            part = max(1, int(PART * len(warm)))
+            found[name] = Growth(_least(warm[:part]), _least(warm[-part:]))
         return found
 
     @property
@@ -96,7 +107,10 @@ class Soak:
 
     def summary(self) -> dict[str, Any]:
         """As JSON."""
-        growth = {name: asdict(each) | {"grows": each.grows} for name, each in self.growth().items()}
+        growth = {
+            name: asdict(each) | {"grows": each.grows, "noticed_bytes": each.noticed_bytes}
+            for name, each in self.growth().items()
+        }
         return {
             "inferences": self.inferences,
             "passed": self.passed,
@@ -107,13 +121,13 @@ class Soak:
         }
 
 
-def _median(samples: Sequence[Sample]) -> Sample:
+def _least(samples: Sequence[Sample]) -> Sample:
     return Sample(
         samples[0].name,
-        samples[len(samples) // 2].after,
-        int(median(sample.rss_bytes for sample in samples)),
-        int(median(sample.descriptors for sample in samples)),
-        int(median(sample.threads for sample in samples)),
+        samples[0].after,
+        min(sample.rss_bytes for sample in samples),
+        min(sample.descriptors for sample in samples),
+        min(sample.threads for sample in samples),
     )
 
 
