@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, log2
+from math import ceil, log2, sqrt
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -23,7 +23,16 @@ from secformer_rt.graph.ir import (
     Softmax,
 )
 from secformer_rt.graph.iterations import InverseKind, Iteration, goldschmidt_steps, newton_steps
-from secformer_rt.graph.preset import Goldschmidt, Inverse, Preset, Seeded, TwoQuad, explain
+from secformer_rt.graph.preset import (
+    ExactSoftmax,
+    Gelu,
+    Goldschmidt,
+    Inverse,
+    Preset,
+    Seeded,
+    TwoRelu,
+    explain,
+)
 
 Quantity = Literal["output", "variance", "denominator"]
 Range = tuple[float, float]
@@ -38,7 +47,7 @@ class Calibration(BaseModel):
     """The smallest and largest value of each quantity of each node, over sample texts.
 
     ``ranges`` maps node (or input) to quantity to (low, high) as seen; "output" is the wire itself,
-    "variance" a LayerNorm's row variance plus eps, "denominator" the row sums of a 2Quad softmax.
+    "variance" a LayerNorm's row variance plus eps, "denominator" the row sums of a 2Quad or 2ReLU softmax.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,31 +127,33 @@ def inverse_range(
     A softmax with maximum and exponential has sums within 1 and T, whatever the model. Without a
     calibration, variances are taken to lie within [2^-12, 4] at the embeddings and [2^-6, 2^10] elsewhere,
     and 2Quad's sums within [1, 2^20]: wide enough for MiniLM and for freshly initialised models, but
-    without any guarantee.
+    without any guarantee. 2ReLU's are never below its epsilon.
 
     Raises:
         BadConfigError: the calibration has no range for this node.
         ValueError: nothing is inverted in this node.
     """
     quantity: Quantity
-    if isinstance(node.op, LayerNorm):
+    softmax = preset.softmax
+    if isinstance(node.op, LayerNorm) and preset.layernorm.protocol == "normalised":
         quantity = "variance"
         default = UNCALIBRATED_EMBEDDING_VARIANCE if node.layer == "embeddings" else UNCALIBRATED_VARIANCE
     elif isinstance(node.op, Reciprocal | InverseRoot):
         return node.op.low, node.op.high
-    elif isinstance(node.op, Attend | Softmax) and isinstance(preset.softmax, TwoQuad):
-        quantity, default = "denominator", UNCALIBRATED_DENOMINATOR
-    elif isinstance(node.op, Attend | Softmax):
+    elif isinstance(node.op, Attend | Softmax) and isinstance(softmax, ExactSoftmax):
         return 1.0, float(graph.shapes[node.inputs[0]][-1])
+    elif isinstance(node.op, Attend | Softmax):
+        quantity, default = "denominator", UNCALIBRATED_DENOMINATOR
     else:
         raise ValueError(f"{node.name} inverts nothing")
-    if calibration is None:
-        return default
-    bounds = calibration.range(node.name, quantity)
+    bounds = default if calibration is None else calibration.range(node.name, quantity)
     if bounds is None:
         raise BadConfigError(
             f"The calibration has no {quantity} of {node.name}: calibrate this model with this preset."
         )
+    if quantity == "denominator" and isinstance(softmax, TwoRelu):
+        # Exactly epsilon where nothing is positive, and a range of one number is none.
+        return softmax.epsilon, max(bounds[1], 2 * softmax.epsilon)
     return bounds
 
 
@@ -156,6 +167,8 @@ def node_iteration(
     """
     kind: InverseKind
     choice: Inverse
+    if isinstance(node.op, LayerNorm) and preset.layernorm.protocol == "affine":
+        return None
     if isinstance(node.op, LayerNorm | InverseRoot):
         kind, choice = "rsqrt", preset.layernorm.rsqrt
     elif isinstance(node.op, Attend | Softmax | Reciprocal):
@@ -181,6 +194,19 @@ def iteration(choice: Inverse, bounds: Range, kind: InverseKind) -> Iteration | 
         return None
     find = goldschmidt_steps if isinstance(choice, Goldschmidt) else newton_steps
     return find(*bounds, kind, choice.tolerance, choice.iterations)
+
+
+def node_gelu(graph: Graph, node: Node, preset: Preset, calibration: Calibration | None) -> Gelu:
+    """How a GeLU is computed: an even series where calibrated values are small enough for it.
+
+    They may exceed what was seen by the square root of the headroom. Beyond its cut a series bends off
+    gradually, so that a value that does is not lost, as it is beyond its ring.
+    """
+    seen = calibration and calibration.ranges.get(node.inputs[0], {}).get("output")
+    if not seen or calibration is None:
+        return preset.gelu
+    reach = max(-seen[0], seen[1]) * sqrt(calibration.headroom)
+    return next((series for series in preset.gelu_within if reach <= series.cut), preset.gelu)
 
 
 def derived_constants(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import ceil, prod
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from secformer_rt.protocols.core import Bits, Form, Protocol, Term, deal, reveal
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Sharing, Source
-from secformer_rt.ring.packing import masked_products, unpack_bits
+from secformer_rt.ring.packing import Monomials, masked_products, unpack_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +88,29 @@ def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...
 
     Cost: 1 round; F bits an element each way; dealer: one bit an element and subset of two or more.
     """
-    subsets = sorted({s for t in terms for k in range(2, len(t) + 1) for s in combinations(t, k)})
-    dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], tuple(subsets)))
+    subsets, monomials = _multiplied_out(server, factors.shape[0], terms)
+    dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], subsets))
     masks, products = dealt.shares
     opened = yield from reveal(factors ^ masks, xor=True)
-    held: dict[tuple[int, ...], int] = {(i,): i for i in range(factors.shape[0])}
-    held.update({subset: len(held) + i for i, subset in enumerate(subsets)})
+    return list(masked_products(opened, torch.cat([masks, products]), monomials))
+
+
+@lru_cache(maxsize=64)
+def _multiplied_out(
+    server: int, factors: int, terms: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[tuple[int, ...], ...], Monomials]:
+    """The subsets whose ANDs are dealt, and this server's monomials of every term."""
+    subsets = sorted({s for t in terms for k in range(2, len(t) + 1) for s in combinations(t, k)})
+    held: dict[tuple[int, ...], int] = {(i,): i for i in range(factors)}
+    held.update({subset: factors + i for i, subset in enumerate(subsets)})
     # The all-public monomial falls to server 0.
     monomials = [
-        (row, held.get(subset, -1), sorted(set(term) - set(subset)))
+        (row, held.get(subset, -1), set(term) - set(subset))
         for row, term in enumerate(terms)
         for size in range(server, len(term) + 1)
         for subset in combinations(term, size)
     ]
-    return list(masked_products(opened, torch.cat([masks, products]), monomials, len(terms)))
+    return tuple(subsets), Monomials(monomials, len(terms))
 
 
 def arithmetic(server: int, bits: Bits, ring: int = 64) -> Protocol[Form]:

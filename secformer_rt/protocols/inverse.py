@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import pairwise
 from math import ceil, ldexp, log2
 
 import torch
@@ -23,10 +21,11 @@ from secformer_rt.graph.iterations import (
 )
 from secformer_rt.graph.preset import Comparison, Inverse, Seeded
 from secformer_rt.protocols.bits import arithmetic
-from secformer_rt.protocols.comparison import CHUNK, LAST_RADIX, less_than
+from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Form, Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import constants
 from secformer_rt.protocols.product import product
+from secformer_rt.protocols.seeds import exact, narrowed, seeded
 from secformer_rt.protocols.truncation import evaluate, truncate, truncate_many, truncated_opening
 
 # Fraction bits of Goldschmidt's q, p and m. q starts as small as low/eta, so it has as many as q m (or q m^2)
@@ -154,15 +153,11 @@ def _within(factors: tuple[Form, ...], flags: Form, steps: Iteration) -> Protoco
     """The product of the factors where x is within both ends, else the inverse of an end."""
     result = yield from product(*factors, flags)
     frac = result.frac + scale_exponent(steps)
-    low, high = (round(ldexp(_exact(steps.kind, end), frac)) for end in (steps.low, steps.high))
+    low, high = (round(ldexp(exact(steps.kind, end), frac)) for end in (steps.low, steps.high))
     yield from deal(constants(torch.tensor([low, high])))
     below = evaluate(flags).share
     share = result.share[1] - result.share[0] + low * below[0] - high * below[1]
     return Secret(result.server, share, frac).plus_public(high)
-
-
-def _exact(kind: InverseKind, x: float) -> float:
-    return 1 / x if kind == "reciprocal" else x**-0.5
 
 
 def _slope(step: Step) -> tuple[int, int]:
@@ -193,7 +188,7 @@ def newton(x: Secret, steps: NewtonSteps, comparison: Comparison = "tables") -> 
     constant, slope = (round(v * 2**START_BITS) for v in (steps.start.constant, steps.start.slope))
     yield from deal(constants(torch.tensor([constant, slope])))
     deflated = Secret(x.server, x.share, x.frac + steps.exponent, x.ring)
-    x = yield from _narrowed(deflated, X_FRAC[steps.kind])
+    x = yield from narrowed(deflated, X_FRAC[steps.kind])
     line = _form(x).scaled(-slope, START_BITS).plus(constant << x.frac)
     (flags,), factors = yield from parallel(
         _ends(x, steps, comparison), _newton_factors(_form(x), evaluate(line), steps)
@@ -208,7 +203,7 @@ def _newton_factors(x: Form, y: Secret, steps: NewtonSteps) -> Protocol[tuple[Fo
     for _ in range(steps.iterations):
         if factors:
             y = yield from product(*factors)
-        y = yield from _narrowed(y, Y_FRAC[kind])
+        y = yield from narrowed(y, Y_FRAC[kind])
         estimate = _form(y)
         w = yield from product(x, *([estimate] if kind == "reciprocal" else [estimate, estimate]))
         w = yield from truncate(w, w_frac)
@@ -217,82 +212,3 @@ def _newton_factors(x: Form, y: Secret, steps: NewtonSteps) -> Protocol[tuple[Fo
             factor = Form(factor.server, factor.terms, factor.frac + 1)
         factors = estimate, factor
     return factors
-
-
-def _narrowed(x: Secret, frac: int) -> Protocol[Secret]:
-    """X truncated to ``frac``, in any case with an opening."""
-    return (yield from truncate(x.at(max(x.frac, frac + 1)), frac))
-
-
-@lru_cache(maxsize=64)
-def _segments(
-    kind: InverseKind, low: float, high: float, per_octave: int
-) -> tuple[tuple[float, ...], tuple[tuple[float, float], ...]]:
-    """Thresholds, and a line (slope, intercept) for each interval between them; beyond both ends it is flat.
-
-    A line is the chord moved half way to the curve, which halves the chord's error.
-    """
-    count = ceil(log2(high / low) * per_octave)
-    ends = [low * 2 ** (i / per_octave) for i in range(count + 1)]
-
-    lines = [(0.0, _exact(kind, ends[0]))]
-    for a, b in pairwise(ends):
-        slope = (_exact(kind, b) - _exact(kind, a)) / (b - a)
-        touch = (-slope) ** -0.5 if kind == "reciprocal" else (-2 * slope) ** (-2 / 3)
-        gap = _exact(kind, a) + slope * (touch - a) - _exact(kind, touch)
-        lines.append((slope, _exact(kind, a) - slope * a - gap / 2))
-    lines.append((0.0, _exact(kind, ends[-1])))
-    return tuple(ends), tuple(lines)
-
-
-def seeded(
-    x: Secret,
-    kind: InverseKind,
-    low: float,
-    high: float,
-    choice: Seeded,
-    *,
-    frac: int,
-    slope_frac: int,
-    comparison: Comparison = "tables",
-) -> Protocol[Secret]:
-    """1/x or 1/sqrt(x) for x in [low, high] by a line on each of ``segments`` intervals an octave.
-
-    All comparisons come from x's one opening. With ``b_j = [x < t_j]``, slope and intercept are sums of
-    the b_j with public coefficients, and ``slope x`` needs the products b_j x, which are local.
-
-    Cost: 3 rounds up to 24 compared bits, else 4. Error: relative ``(ln 2 / segments)^2 / 5`` for 1/x, three
-    eighths of that for 1/sqrt(x), and that of slopes with ``slope_frac`` bits. x beyond [low, high] is taken
-    for the nearer end (high rounded up to a whole segment), up to 4 high at least. Result:
-    ``frac + slope_frac`` fraction bits.
-    Source: docs/protocols.md, "Seeds from many thresholds".
-    """
-    ends, lines = _segments(kind, low, high, choice.segments)
-    x = yield from _narrowed(x, frac)
-    opened = truncated_opening(x)
-    drop = max(0, int(log2(low / choice.segments) + frac) - 4)
-    one_round = drop + 1 + CHUNK * LAST_RADIX
-    bits = min(opened.ring, one_round) if ceil(log2(high)) + frac + 3 <= one_round else opened.ring
-    low_end, *inner, high_end = (round(t * 2**frac) for t in ends)
-    # What a comparison on few bits leaves open must be outside the range.
-    thresholds = (low_end - (1 << drop), *inner, high_end + (1 << drop))
-    flags = yield from less_than(opened, thresholds, bits=bits, drop=drop, method=comparison)
-    form = yield from arithmetic(x.server, flags)
-    selected = yield from product(form, opened.form)
-
-    device, steps = x.share.device, (len(ends), *([1] * len(x.shape)))
-    if -lines[1][0] * 2**slope_frac >= 2**62:
-        raise BadConfigError(
-            f"Seeds cannot serve the range from {low:g} to {high:g}: calibrate, or choose goldschmidt."
-        )
-    slopes = [round(slope * 2**slope_frac) for slope, _ in lines]
-    intercepts = [round(offset * 2 ** (slope_frac + frac)) for _, offset in lines]
-
-    yield from deal(constants(torch.tensor([*thresholds, *slopes, *intercepts])))
-
-    def differences(values: list[int]) -> torch.Tensor:
-        return torch.tensor([a - b for a, b in pairwise(values)]).reshape(steps).to(device)
-
-    share = (selected.share * differences(slopes)).sum(0) + x.share * slopes[-1]
-    share = share + (evaluate(form).share * differences(intercepts)).sum(0)
-    return Secret(x.server, share, frac + slope_frac).plus_public(intercepts[-1])

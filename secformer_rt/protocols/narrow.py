@@ -7,11 +7,12 @@ of its input, GeLU one of each of its parts. What has no narrow form is computed
 from __future__ import annotations
 
 from secformer_rt.graph import ir
-from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad
+from secformer_rt.graph.preset import EvenSeries, ExactSoftmax, FourierErf, TwoQuad
 from secformer_rt.graph.ranges import inverse_range, node_iteration
 from secformer_rt.protocols.centred_norm import centred_norm
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.gelu_product import INSIDE_FRAC, gelu_product
+from secformer_rt.protocols.gelu_series import gelu_series
 from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad
@@ -25,14 +26,18 @@ def narrow(rings: Rings, node: ir.Node, wires: list[Secret], model: Model) -> Pr
     op, ring = node.op, rings.product(node)
     if isinstance(op, ir.Embed | ir.Linear) and ring is not None:
         return _product(rings, node, wires[0], model, ring)
-    if isinstance(op, ir.LayerNorm):
+    if isinstance(op, ir.LayerNorm) and rings.arrives_centred(node):
         return _norm(rings, node, op, wires[0], model)
     if isinstance(op, ir.Scores) and wires[0].ring < WORD:
         return secret_matmul(wires[0], wires[1], transpose=True, ring=_scores_ring(rings, node))
     if isinstance(op, ir.Attend) and wires[1].ring < WORD:
         return _attend(rings, node, wires)
-    if isinstance(op, ir.Gelu) and isinstance(rings.preset.gelu, FourierErf) and wires[0].ring < WORD:
-        return _gelu(rings, node, rings.preset.gelu, wires[0])
+    if isinstance(op, ir.Gelu) and wires[0].ring < WORD:
+        choice = rings.gelu(node)
+        if isinstance(choice, EvenSeries):
+            return gelu_series(wires[0], choice)
+        if isinstance(choice, FourierErf):
+            return _gelu(rings, node, choice, wires[0])
     return None
 
 

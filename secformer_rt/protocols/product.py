@@ -55,12 +55,13 @@ class Products(Correlation):
         return results
 
 
-def product(*forms: Form) -> Protocol[Secret]:
+def product(*forms: Form, weights: Tensor | None = None) -> Protocol[Secret]:
     """The product of masked values, element by element.
 
     Expand the product of sums; each monomial is a public coefficient times a product of dealt
     tensors, of which T deals shares. Monomials whose powers of two vanish in the ring are dropped,
-    and of the others only as many bits are dealt as survive.
+    and of the others only as many bits are dealt as survive. With ``weights``, public (J,), the result's
+    first axis, of length J, is added up times these.
 
     For two plain openings this is Beaver's triple: ``xy = XY - X b - Y a + ab``.
 
@@ -87,11 +88,12 @@ def product(*forms: Form) -> Protocol[Secret]:
         )
         shares.update(zip(exponents, dealt.shares, strict=True))
     if shapes_only(*forms):
-        return Secret(server, without_values(*forms), frac, ring)
+        found = without_values(*forms)
+        return Secret(server, found if weights is None else found[0], frac, ring)
     # The public part falls to server 0.
     leaves = {chosen: shares[key] if key else 1 for chosen, key in keys.items() if key or server == 0}
     coefficients = [[(term.coefficient, term.exponent) for term in form.terms] for form in forms]
-    return Secret(server, multilinear(coefficients, leaves, _shape(forms)), frac, ring)
+    return Secret(server, multilinear(coefficients, leaves, _shape(forms), weights), frac, ring)
 
 
 _Key = tuple[Ref, ...]

@@ -10,8 +10,10 @@ from functools import cached_property
 from math import ceil, log2
 
 from secformer_rt.graph import ir
-from secformer_rt.graph.preset import FixedPointBits, FourierErf, Preset
-from secformer_rt.graph.ranges import Calibration
+from secformer_rt.graph.causal import hidden_scores
+from secformer_rt.graph.preset import EvenSeries, FixedPointBits, FourierErf, Gelu, Preset, Quad
+from secformer_rt.graph.ranges import Calibration, node_gelu
+from secformer_rt.protocols.gelu_series import argument_ring
 from secformer_rt.protocols.linear import HALF
 
 WORD = 64
@@ -32,7 +34,7 @@ def centred(graph: ir.Graph, node: ir.Node) -> bool:
     readers = [other for other in graph.nodes if node.name in other.inputs]
     return bool(readers) and all(
         isinstance(reader.op, ir.LayerNorm)
-        or (isinstance(reader.op, ir.Add | ir.AddRows) and centred(graph, reader))
+        or (isinstance(reader.op, ir.Add | ir.AddRows | ir.LastToken) and centred(graph, reader))
         for reader in readers
     )
 
@@ -75,25 +77,49 @@ class Rings:
     def reach(self, wire: str, default: float) -> float:
         """What a wire stays below in absolute value: as calibrated, with headroom, or the default."""
         seen = self.calibration.range(wire, "output") if self.calibration else None
-        return max(-seen[0], seen[1]) if seen else default
+        reached = max(-seen[0], seen[1]) if seen else default
+        attend = self.reads(wire, ir.Attend)
+        if attend is None or attend.op != ir.Attend(causal=True) or attend.inputs[0] != wire:
+            return reached
+        return hidden_scores(self.preset.softmax, reached).reach
+
+    def gelu(self, node: ir.Node) -> Gelu:
+        """How a GeLU is computed."""
+        return node_gelu(self.graph, node, self.preset, self.calibration)
+
+    def sum_reach(self, total: ir.Node, default: float) -> float:
+        """What a residual and all that it becomes by adding to it stay below."""
+        sums = (n for n in self.readers.get(total.name, ()) if isinstance(n.op, ir.Add | ir.LastToken))
+        return max([self.reach(total.name, default), *(self.sum_reach(n, default) for n in sums)])
+
+    @cached_property
+    def _products(self) -> dict[str, int | None]:
+        return {node.name: self._product(node) for node in self.graph.nodes}
 
     def product(self, node: ir.Node) -> int | None:
         """The ring of a matrix product, or None where it needs all 64 bits."""
+        return self._products[node.name]
+
+    def _product(self, node: ir.Node) -> int | None:
         frac = self.bits.activation + self.bits.weight
         default = float(1 << self.bits.range)
         if isinstance(node.op, ir.Embed):
-            total = self.reads(node.name, ir.AddRows)
-            wire = total.name if total else node.name
-            return ring_for(self.bits.table, self.reach(wire, default)) if centred(self.graph, node) else None
+            reach = self.sum_reach(self.reads(node.name, ir.AddRows) or node, default)
+            return ring_for(self.bits.table, reach) if centred(self.graph, node) else None
         if not isinstance(node.op, ir.Linear):
             return None
         total = self.reads(node.name, ir.Add)
-        if total is not None and centred(self.graph, node):
-            return min(WORD, ring_for(frac, self.reach(total.name, 4 * default)))
-        gelu = self.preset.gelu
-        if self.reads(node.name, ir.Gelu) and isinstance(gelu, FourierErf):
+        if total is not None:
+            return min(WORD, ring_for(frac, self.sum_reach(total, 4 * default)))
+        reader = self.reads(node.name, ir.Gelu)
+        gelu = self.gelu(reader) if reader else None
+        if isinstance(gelu, EvenSeries):
+            return max(argument_ring(gelu, frac), ring_for(frac, self.reach(node.name, default)))
+        if isinstance(gelu, FourierErf):
             # Its truncation must leave the period.
             return min(WORD, ring_for(frac, max(gelu.period / 4, self.reach(node.name, default))))
+        if isinstance(gelu, Quad):
+            return min(WORD, ring_for(frac, self.reach(node.name, default)))
         if self.reads(node.name, ir.SplitHeads):
             return min(WORD, ring_for(frac, self.reach(node.name, default)))
         return None
@@ -107,6 +133,10 @@ class Rings:
     def input(self, wire: str) -> int:
         """The widest ring in which the products that read a wire take it; 0 if none takes it narrowly."""
         return max((self.product(node) or 0 for node in self.readers.get(wire, ())), default=0)
+
+    def arrives_centred(self, norm: ir.Node) -> bool:
+        """Whether a LayerNorm's input has the mean that comes with it: a graph's input need not."""
+        return all(wire.centred for wire in self.graph.inputs if wire.name == norm.inputs[0])
 
     def share(self, wire: str) -> int:
         """The ring that shares of a LayerNorm's result are needed in."""

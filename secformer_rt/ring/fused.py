@@ -73,13 +73,15 @@ def _add_one(total: Any, constant: int, only: Any, width: int) -> None:
             total[j] += constant * only[j]
 
 
-@compile_now("void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64[:, ::1])")
+@compile_now("void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64[::1], int64[:, ::1], int64)")
 def multilinear(
     code: NDArray[np.int64],
     operands: NDArray[np.int64],
     sums: NDArray[np.int64],
     work: int,
+    weights: NDArray[np.int64],
     out: NDArray[np.int64],
+    rows: int,
 ) -> None:
     """Run a program of ``ring.multilinear``, block by block.
 
@@ -90,9 +92,12 @@ def multilinear(
         operands: (N, 3): address, words from row to row and from column to column (0 or 1).
         sums: (levels + 2, LANE), to work in.
         work: its address.
-        out: (rows, columns).
+        weights: of equal parts of the rows, which are added up times them; none if they are not added up.
+        out: (rows, columns), or zeros (rows / weights, columns).
+        rows: of the operands.
     """
-    rows, columns = out.shape
+    columns = out.shape[1]
+    part = rows // max(1, weights.size)
     lane = sums.shape[1]
     spread = work + 8 * lane * (sums.shape[0] - 2)
     for row in range(rows):
@@ -128,8 +133,15 @@ def multilinear(
                     used = _pointer(work + 8 * lane * (level + 1))
                     for j in range(width):
                         used[j] = 0
-            for j in range(width):
-                out[row, start + j] = sums[0, j]
+            done = sums[0]
+            if weights.size:
+                added, weight = out[row % part], weights[row // part]
+                some = added[start : start + width]
+                for j in range(width):
+                    some[j] += weight * done[j]
+            else:
+                for j in range(width):
+                    out[row, start + j] = done[j]
 
 
 @compile_now(

@@ -22,6 +22,7 @@ def multilinear(
     factors: Sequence[Sequence[Coefficient]],
     leaves: Leaves,
     shape: tuple[int, ...],
+    weights: Tensor | None = None,
 ) -> Tensor:
     """The sum over leaves of the leaf times one coefficient of each factor, which its key chooses.
 
@@ -29,12 +30,13 @@ def multilinear(
         factors: coefficients, int64 tensors that broadcast to ``shape`` or integers.
         leaves: the same; keys have an index for every factor.
         shape: of the result.
+        weights: (J,) int64; if given, the result's first axis, of length J, is added up times these.
 
     Returns:
         int64, contiguous.
     """
     if compiled() and prod(shape) >= 64:
-        return _fused(factors, leaves, shape)
+        return _fused(factors, leaves, shape, weights)
     total = torch.zeros(shape, dtype=torch.int64)
     for key, leaf in leaves.items():
         value: Tensor | int = leaf
@@ -43,33 +45,41 @@ def multilinear(
             value = _signed(value) * coefficient if isinstance(value, int) else value * coefficient
             value = value << exponent
         total += _signed(value) if isinstance(value, int) else value
-    return total
+    if weights is None:
+        return total
+    return (total * weights.reshape(-1, *([1] * (len(shape) - 1)))).sum(0)
 
 
 def _fused(
     factors: Sequence[Sequence[Coefficient]],
     leaves: Leaves,
     shape: tuple[int, ...],
+    weights: Tensor | None,
 ) -> Tensor:
     from secformer_rt.ring import fused
 
-    program = _Program(_flattened(shape, factors, leaves), len(shape))
+    kept = 0 if weights is None else 1  # axes that stay by themselves
+    program = _Program(_flattened(shape, factors, leaves, kept), len(shape))
     program.level(factors, leaves, ())
-    columns = program.shape[-1]
-    out = empty((prod(shape) // columns, columns), torch.int64)
+    rows, columns = prod(program.shape[:-1]), program.shape[-1]
     table = np.array([row for _, row in program.operands.values()], dtype=np.int64).reshape(-1, 3)
     code = np.array(program.code, dtype=np.int64).reshape(-1, 4)
     sums = np.empty((len(factors) + 2, fused.LANE), np.int64)
-    fused.multilinear(code, table, sums, sums.ctypes.data, out.numpy())
-    return out.view(shape)
+    if weights is None:
+        out, added = empty((rows, columns), torch.int64), np.empty(0, np.int64)
+    else:
+        out, added = torch.zeros((rows // shape[0], columns), dtype=torch.int64), as_array(weights)
+    fused.multilinear(code, table, sums, sums.ctypes.data, added, out.numpy(), rows)
+    return out.view(shape if weights is None else shape[1:])
 
 
 def _flattened(
     shape: tuple[int, ...],
     factors: Sequence[Sequence[Coefficient]],
     leaves: Leaves,
+    kept: int,
 ) -> tuple[int, ...]:
-    """The shape with its last axes as one: as many as no operand is spread along in part.
+    """The shape with its last axes as one: as many as no operand is spread along in part, less some kept.
 
     The work of a row's instructions is spent on long rows better than on short ones.
     """
@@ -80,7 +90,7 @@ def _flattened(
         if isinstance(t, Tensor)
     ]
     axis = len(shape) - 1
-    while axis > 0 and all(s[axis - 1 :] == shape[axis - 1 :] or prod(s[axis - 1 :]) == 1 for s in shapes):
+    while axis > kept and all(s[axis - 1 :] == shape[axis - 1 :] or prod(s[axis - 1 :]) == 1 for s in shapes):
         axis -= 1
     return (*shape[:axis], prod(shape[axis:]))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -255,36 +255,43 @@ def rotated_sum(shifts: Tensor, tables: Tensor) -> Tensor:
     return tables.gather(-1, index).sum(1, dtype=torch.int64).to(torch.uint8)
 
 
-def masked_products(
-    opened: Tensor, shares: Tensor, monomials: Sequence[tuple[int, int, Sequence[int]]], rows: int
-) -> Tensor:
+class Monomials:
+    """Terms of XORs of ANDs: for each its row of the result, its row of shares or -1, and its factors."""
+
+    def __init__(self, monomials: Iterable[tuple[int, int, Iterable[int]]], rows: int) -> None:
+        """``rows`` are those of the result; factors are rows of what was opened, below 62."""
+        program = [(row, share, sum(1 << f for f in set(factors))) for row, share, factors in monomials]
+        self.table = np.array(program, dtype=np.int64).reshape(-1, 3)
+        self.rows = rows
+
+
+def masked_products(opened: Tensor, shares: Tensor, monomials: Monomials) -> Tensor:
     """XORs of monomials, each the AND of one row of shares with some opened rows.
 
     Args:
-        opened: (F, n) uint8 planes, F at most 62.
+        opened: (F, n) uint8 planes.
         shares: (S, n) uint8 planes.
-        monomials: (row of the result, row of shares or -1 for none, rows of opened).
-        rows: T.
+        monomials: what is added up.
 
     Returns:
-        (T, n) uint8.
+        (T, n) uint8, T being the rows of ``monomials``.
     """
     _check_bytes(opened, "masked_products")
     _check_bytes(shares, "masked_products")
+    shape = (monomials.rows, opened.shape[1])
     if any_meta(opened, shares):
-        return torch.empty((rows, opened.shape[1]), dtype=torch.uint8, device="meta")
-    out = torch.zeros((rows, opened.shape[1]), dtype=torch.uint8)
+        return torch.empty(shape, dtype=torch.uint8, device="meta")
+    out = torch.zeros(shape, dtype=torch.uint8)
     if compiled():
         from secformer_rt.ring import fused_bits
 
-        program = [(row, share, sum(1 << f for f in factors)) for row, share, factors in monomials]
-        table = np.array(program, dtype=np.int64).reshape(-1, 3)
         public, mine = (as_array(x.contiguous()) for x in (opened, shares))
-        fused_bits.masked_products(public, mine, table, out.numpy())
+        fused_bits.masked_products(public, mine, monomials.table, out.numpy())
         return out
-    for row, share, factors in monomials:
+    for row, share, factors in monomials.table.tolist():
         value = torch.full_like(out[row], 255) if share < 0 else shares[share]
-        for f in factors:
-            value = value & opened[f]
+        for f in range(opened.shape[0]):
+            if factors >> f & 1:
+                value = value & opened[f]
         out[row] ^= value
     return out

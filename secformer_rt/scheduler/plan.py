@@ -24,16 +24,15 @@ from secformer_rt.scheduler.ledger import Ledger
 
 @dataclass(frozen=True, slots=True)
 class PlannedDeal:
-    """One correlation. ``holder`` expands its share of derived fields; the other is sent corrections."""
+    """One correlation. ``holder`` expands its share of derived fields; the other is sent corrections.
+
+    ``correction_size`` is in bytes.
+    """
 
     correlation: Correlation
     holder: int
     label: Label
-
-    @property
-    def correction_size(self) -> int:
-        """Bytes that the dealer sends, to the server that is not the holder."""
-        return sum(f.size for f in self.correlation.fields if f.source is Source.DERIVED)
+    correction_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +135,11 @@ class Planner:
     def deal(self, correlation: Correlation, label: Label) -> Dealt:
         """Note the correlation; whoever was sent less so far is sent its corrections."""
         sent = self.plan.dealer_bytes
-        planned = PlannedDeal(correlation, 0 if sent[1] <= sent[0] else 1, label)
-        sent[1 - planned.holder] += planned.correction_size
-        self.plan.ledger.cost(label).dealer_bytes += planned.correction_size
-        self.plan.deals.append(planned)
+        holder = 0 if sent[1] <= sent[0] else 1
+        size = sum(item.size for item in correlation.fields if item.source is Source.DERIVED)
+        sent[1 - holder] += size
+        self.plan.ledger.cost(label).dealer_bytes += size
+        self.plan.deals.append(PlannedDeal(correlation, holder, label, size))
         shares = tuple(meta_share(item) for item in correlation.fields)
         return Dealt(len(self.plan.deals) - 1, shares)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from math import log2
+
 import pytest
 import torch
 from torch import Tensor
 
 from secformer_rt.graph import approximations
-from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad
+from secformer_rt.graph.preset import EvenSeries, ExactSoftmax, FourierErf, TwoQuad
 from secformer_rt.protocols.centred_norm import centred_norm
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.gelu_product import gelu_product
+from secformer_rt.protocols.gelu_series import gelu_series
 from secformer_rt.protocols.linear import linear
 from secformer_rt.protocols.masking import open_modulo
 from secformer_rt.protocols.model import Model
@@ -84,6 +87,26 @@ def test_gelu_agrees_with_the_plaintext_of_its_preset() -> None:
     x = random(500) * 2
     want = approximations.gelu(x, GELU, SWIFT.tanh)
     assert float((gelu(x, 32, 50).value() - want).abs().max()) < 1.5e-3
+
+
+@pytest.mark.parametrize("series", SWIFT.gelu_within, ids=lambda series: f"{series.period:g}")
+@pytest.mark.parametrize("bits", [32, 40])
+def test_gelu_of_one_opening(series: EvenSeries, bits: int) -> None:
+    x = torch.linspace(-series.cut, series.cut, 3001, dtype=torch.float64)
+
+    def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+        return gelu_series(s[0], series)
+
+    outcome = run_words(build, (encode(x, 24), 24, bits))
+    found, result = outcome.value(), outcome.results[0]
+    # Beside the series, what the opening leaves of x, and both factors of its terms.
+    assert float((found - approximations.gelu(x, series, SWIFT.tanh)).abs().max()) < 1.5e-3
+    assert float((found - torch.nn.functional.gelu(x)).abs().max()) < 2.5e-3
+    assert float((found - torch.nn.functional.gelu(x)).square().mean().sqrt()) < 5e-4
+    assert outcome.plan.rounds == 1 and result.ring == 32
+    assert outcome.plan.server_bytes == 3001 * (24 + round(log2(series.period))) // 8 + 1
+    with pytest.raises(ValueError, match="modulo"):
+        next(gelu_series(Secret(0, torch.zeros(3, dtype=torch.int64), 24, 29), series))
 
 
 @pytest.mark.parametrize("size", [48, 128, 384, 768])

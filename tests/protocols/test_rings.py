@@ -5,7 +5,7 @@ import torch
 
 from secformer_rt.graph.architecture import synthetic_architecture
 from secformer_rt.graph.bert import build_bert
-from secformer_rt.graph.preset import FixedPointBits
+from secformer_rt.graph.preset import EvenSeries, FixedPointBits
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.protocols.rings import Rings, is_centred, ring_for
 from secformer_rt.scheduler.provisioning import encode_parameter
@@ -43,8 +43,29 @@ def test_without_a_calibration_the_presets_range_serves() -> None:
 
 
 def test_gelus_argument_keeps_its_period() -> None:
-    found = rings(layer__0__intermediate=0.5)
+    calibration = rings(layer__0__intermediate=0.5).calibration
+    found = Rings(GRAPH, preset("swift").model_copy(update={"gelu_within": ()}), calibration)
     assert found.product(NODES["layer.0.intermediate"]) == 24 + 2 + 2  # a quarter of the period 16
+
+
+@pytest.mark.parametrize(
+    ("reach", "period"), [(0.5, 8), (6.3, 8), (6.5, 16), (12.7, 16), (25.5, 32), (26.0, 0)]
+)
+def test_a_gelu_of_small_values_is_an_even_series(reach: float, period: int) -> None:
+    found = rings(layer__0__intermediate=reach)  # twice what was seen
+    choice = found.gelu(NODES["layer.0.gelu"])
+    if period:
+        assert isinstance(choice, EvenSeries) and choice.period == period
+        # Half of it has the fraction bits of the series, modulo 2^32.
+        bits = {8: 30, 16: 31, 32: 32}[period]
+        assert found.product(NODES["layer.0.intermediate"]) == bits
+    else:
+        assert choice == preset("swift").gelu
+
+
+def test_a_quadratic_gelus_argument_has_no_period() -> None:
+    found = Rings(GRAPH, preset("ditto"), rings(layer__0__intermediate=8.0).calibration)
+    assert found.product(NODES["layer.0.intermediate"]) == 24 + 3 + 2
 
 
 def test_a_norms_result_is_shared_as_widely_as_its_readers_need() -> None:
@@ -71,7 +92,9 @@ def test_what_only_a_norm_reads_is_centred() -> None:
         assert (float(words.double().mean(-1).abs().max()) < 1) is centred
 
 
-@pytest.mark.parametrize("bits", [{"dense": 13}, {"projection": 11}, {"truncation": "local"}])
+@pytest.mark.parametrize(
+    "bits", [{"dense": 13}, {"projection": 11}, {"truncation": "local"}, {"activation": 11}]
+)
 def test_narrow_rings_need_one_scale(bits: dict[str, int | str]) -> None:
     base = {"weight": 12, "projection": 12, "dense": 12, "rings": "narrow"}
     assert FixedPointBits.model_validate(base).rings == "narrow"

@@ -29,9 +29,14 @@ def exact(value: Tensor | int) -> object:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=60)
-@given(st.sampled_from(SHAPES), st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(0, 2**32))
+@given(
+    st.sampled_from(SHAPES),
+    st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
 def test_products_of_sums_are_exact(
-    backend: str, shape: tuple[int, ...], sizes: list[int], seed: int
+    backend: str, shape: tuple[int, ...], sizes: list[int], added: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     factors: list[list[Coefficient]] = [
@@ -45,7 +50,10 @@ def test_products_of_sums_are_exact(
         for factor, i in zip(factors, key, strict=True):
             value = value * (exact(factor[i][0]) * 2 ** factor[i][1])  # type: ignore[operator]
         expected = expected + value
+    weights = words(seed + 1, shape[0]) if added else None
+    if weights is not None:
+        expected = np.tensordot(weights.numpy().astype(object), expected, 1)
     with using(backend):
-        found = multilinear(factors, leaves, shape)
-    assert found.shape == shape and found.is_contiguous()
-    assert np.array_equal(found.numpy(), wrapped(expected).astype(np.int64))
+        found = multilinear(factors, leaves, shape, weights)
+    assert found.shape == (shape[1:] if added else shape) and found.is_contiguous()
+    assert np.array_equal(found.numpy(), np.asarray(wrapped(expected)).astype(np.int64))
