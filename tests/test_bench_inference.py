@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 import pytest
 import torch
@@ -44,13 +45,19 @@ def full(tokens: int, batch: int) -> Batch:
     return padded_batch((tokens,) * batch)
 
 
-def test_json_of_real_parties(tmp_path: Path) -> None:
-    page = tmp_path / "inference.html"
-    words = [sys.executable, "-m", "secformer_rt", "bench", "inference", "--synthetic", "bert-tiny"]
-    words += ["--tokens", "8", "--repeats", "2", "--in-flight", "2", "--json", "--report", str(page)]
+def ran(*more: str) -> dict[str, Any]:
+    """What the command says of bert-tiny."""
+    words = [sys.executable, "-m", "secformer_rt", "bench", "inference", "--synthetic", "bert-tiny", "--json"]
+    words += ["--tokens", "8", "--repeats", "2", *more]
     run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+def test_json_of_real_parties(tmp_path: Path) -> None:
+    page = tmp_path / "inference.html"
+    found = ran("--in-flight", "2", "--report", str(page))
 
     assert (found["tokens"], found["batch"], found["preset"], found["insecure"]) == (8, 1, "exact", False)
     assert found["rounds"] == found["planned_rounds"] > 0
@@ -65,13 +72,18 @@ def test_json_of_real_parties(tmp_path: Path) -> None:
         for total, offline in zip(found["seconds"]["total"], found["seconds"]["offline"], strict=True)
     )
     assert found["cosine_min"] > 0.999
+    assert found["cosine_min_of_preset"] > 0.999
+    assert found["prepared"] == 0
+    assert found["prepare_seconds"] is None
     assert found["total_ratio_to_plaintext"] > found["ratio_to_plaintext"] > 0
 
     assert found["profile"].keys() == {"offline", "online"}
     for kinds in found["profile"].values():
         assert kinds.keys() == KINDS.keys()
-        assert all(taken > 0 for kind, taken in kinds.items() if kind in ("matmul", "prg", "receive"))
+        assert all(taken > 0 for kind, taken in kinds.items() if kind in ("matmul", "receive"))
     assert found["profile"]["online"]["send"] > 0
+    # Shares are expanded ahead.
+    assert found["profile"]["offline"]["prg"] > found["profile"]["online"].get("prg", 0.0) == 0
 
     roof = found["roofline"]
     assert roof["macs"].keys() == {"online", "offline", "dealer"}
@@ -87,6 +99,13 @@ def test_json_of_real_parties(tmp_path: Path) -> None:
     assert found["growth"] == []
     assert found["machine"]["cores"] >= 1
     assert "times plaintext" in page.read_text(encoding="utf-8")
+
+
+def test_prepared_inferences_are_online_only() -> None:
+    found = ran("--prepared")
+    assert found["prepared"] == 2
+    assert found["prepare_seconds"] > 0
+    assert found["dealer_bytes"] > found["bytes"]["dealer_server0"]["payload"] == 0
 
 
 @pytest.fixture(scope="module")

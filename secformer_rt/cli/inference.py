@@ -53,6 +53,9 @@ def inference(
     preset: CheckpointPreset = None,
     batch: BatchOption = 1,
     repeats: Measured = 5,
+    prepared: Annotated[
+        bool, typer.Option("--prepared", help="Prepare the inferences first: asking is online only then.")
+    ] = False,
     in_flight: InFlight = 1,
     grow: Growth = False,
     config: Annotated[
@@ -80,6 +83,7 @@ def inference(
             repeats,
             settings or _here(overrides or (), in_flight),  # late, so that nobody takes its ports
             running=settings is not None,
+            prepared=prepared,
             in_flight=in_flight,
             growth=make if grow else None,
             on_progress=on_progress,
@@ -93,5 +97,6 @@ def inference(
 
 
 def _here(words: list[str] | tuple[str, ...], in_flight: int) -> Settings:
-    """Parties here; server 0 has two streams of every inference."""
-    return loopback_settings(words, streams=max(LEAST_STREAMS, 2 * in_flight + 2))
+    """Parties here; server 0 has two streams of every inference, and all are this client's."""
+    streams = max(LEAST_STREAMS, 2 * in_flight + 2)
+    return loopback_settings(words, streams=streams, streams_per_client=streams)

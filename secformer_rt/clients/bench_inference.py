@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -24,11 +26,15 @@ from secformer_rt.clients.main_job import Job, as_used, describe_job
 from secformer_rt.clients.model_owner import provision
 from secformer_rt.clients.network_asker import Seconds
 from secformer_rt.clients.plaintext import PlainBert
+from secformer_rt.clients.prepare import Prepared, prepare
 from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
+from secformer_rt.graph.architecture import Architecture
 from secformer_rt.graph.batch import Batch
+from secformer_rt.graph.executor import execute
+from secformer_rt.graph.models import as_encoder
 from secformer_rt.graph.preset import Preset
 from secformer_rt.parties.manifest import Manifest
-from secformer_rt.parties.settings import Settings
+from secformer_rt.parties.settings import Settings, Store
 
 PASSES = 3  # in plaintext, on all cores and on one: the fastest counts, since the parties emptied the caches
 
@@ -47,6 +53,8 @@ class InferenceMeasured:
 
     ``answers`` are those of the repeats and ``profiled`` one more, whose servers counted where their seconds
     went; ``plaintext_s`` are of the float32 model, each measured right after the answer of the same place.
+    ``cosine_min`` is with the float32 model, ``own_cosine_min`` with the preset's functions in plaintext;
+    ``prepared`` is what was prepared ahead, if that was asked for.
     """
 
     job: Job
@@ -57,6 +65,8 @@ class InferenceMeasured:
     profiled: Answer
     plaintext_s: tuple[float, ...]
     cosine_min: float
+    own_cosine_min: float
+    prepared: Prepared | None
     roofline: Roofline
     volley: Volley | None
     grown: tuple[Grown, ...]
@@ -85,6 +95,7 @@ def bench_inference(
     settings: Settings,
     *,
     running: bool = False,
+    prepared: bool = False,
     in_flight: int = 1,
     growth: MakeBatch | None = None,
     on_progress: OnProgress = ignore_progress,
@@ -97,15 +108,21 @@ def bench_inference(
         repeats: measured inferences.
         settings: the parties'.
         running: whether they run already; otherwise they are started here, and stopped.
+        prepared: whether to have the inferences prepared before the first is asked for.
         in_flight: how many are asked at once in the end, if more than one.
         growth: makes requests of other sizes, to see how costs grow.
         on_progress: told how far this has come.
 
     Raises:
         DesyncError: something took other rounds or bytes than planned.
+        UnsupportedModelError: the model is a decoder.
         SecformerError: with one sentence; parties that were started have been stopped.
     """
-    with _parties(settings, running, on_progress) as (settings, on_wait):
+    encoder = as_encoder(job.architecture, job.name, "bench inference")
+    with (
+        _stored(settings, prepared and not running) as settings,
+        _parties(settings, running, on_progress) as (settings, on_wait),
+    ):
         # Parties that were started come up while this process calibrates.
         manifest = describe_job(job, preset, "private", on_progress)
         with Servers(settings) as servers:
@@ -113,7 +130,12 @@ def bench_inference(
             servers.wait_ready(on_wait)
             model = provision(servers, manifest, job.parameters, on_progress)
             owner = DataOwner(servers, model.model_id, manifest)
-            answers, plaintext, plain_s = _by_turns(owner, job, repeats, on_progress)
+            ahead = None
+            if prepared:
+                size, tokens, padded = job.batches[0].size, job.batches[0].tokens, job.batches[0].padded
+                asked = repeats + len(("first", "profiled"))
+                ahead = prepare(servers, model.model_id, manifest, size, tokens, padded, asked, on_progress)
+            answers, plaintext, plain_s = _by_turns(owner, job, encoder, repeats, on_progress)
             on_progress(Stage("profile"))
             profiled = owner.infer(job.batches[0], profiled=True)
             volley = None
@@ -127,6 +149,8 @@ def bench_inference(
                 positions = job.architecture.positions
                 grown = grow(owner, growth, roofline.limits, positions, on_progress=on_progress)
     secure = [as_used(manifest, answer.output) for answer in answers]
+    graph, wires = answers[0].lowering.graph, answers[0].inputs
+    own = execute(graph, job.parameters, wires, preset, manifest.calibration, keep_outputs_only=True)
     return InferenceMeasured(
         job=job,
         manifest=manifest,
@@ -136,10 +160,22 @@ def bench_inference(
         profiled=profiled,
         plaintext_s=tuple(plain_s),
         cosine_min=_least_cosine(secure, as_used(manifest, plaintext.to(torch.float64))),
+        own_cosine_min=_least_cosine(secure, as_used(manifest, own[graph.outputs[0]].to(torch.float64))),
+        prepared=ahead,
         roofline=roofline,
         volley=volley,
         grown=tuple(grown),
     )
+
+
+@contextmanager
+def _stored(settings: Settings, wanted: bool) -> Iterator[Settings]:
+    """Settings of parties that keep what they prepare, as long as this lasts."""
+    if not wanted:
+        yield settings
+        return
+    with TemporaryDirectory(prefix="secformer-rt-bench-") as directory:
+        yield settings.model_copy(update={"store": Store(directory=Path(directory))})
 
 
 @contextmanager
@@ -161,10 +197,10 @@ def _parties(
 
 
 def _by_turns(
-    owner: DataOwner, job: Job, repeats: int, on_progress: OnProgress
+    owner: DataOwner, job: Job, encoder: Architecture, repeats: int, on_progress: OnProgress
 ) -> tuple[list[Answer], Tensor, list[float]]:
     """Secure answers, and the plaintext one with its seconds; parties are idle meanwhile."""
-    (batch,), plain = job.batches, PlainBert(job.architecture, job.parameters)
+    (batch,), plain = job.batches, PlainBert(encoder, job.parameters)
     answers, seconds = [], []
     for number in range(repeats + 1):  # the first compiles, plans and fills caches
         on_progress(Stage("inference", number, repeats + 1))

@@ -15,6 +15,7 @@ from secformer_rt.clients.bench_growth import Grown
 from secformer_rt.clients.bench_inference import InferenceMeasured
 from secformer_rt.clients.limits import Roofline
 from secformer_rt.clients.machine import this_machine
+from secformer_rt.clients.prepare import Prepared
 from secformer_rt.clients.tables import number_table
 
 KINDS = {
@@ -45,11 +46,13 @@ def inference_summary(found: InferenceMeasured) -> dict[str, Any]:
             **{link: added.model_dump() for link, added in seen.items()},
             "planned_payload": answer.planned(),
         },
-        "dealer_bytes": seen["dealer_server0"].payload + seen["dealer_server1"].payload,
+        "dealer_bytes": sum(answer.plan.dealer_bytes),
         "prepared": sum(answer.prepared for answer in found.answers),
+        "prepare_seconds": _prepare_seconds(found.prepared),
         "provision_seconds": found.provision_s,
         "seconds": found.seconds,
         "cosine_min": found.cosine_min,
+        "cosine_min_of_preset": found.own_cosine_min,
         "ratio_to_plaintext": found.ratio_to_plaintext("online"),
         "total_ratio_to_plaintext": found.ratio_to_plaintext("total"),
         "profile": _profile(found),
@@ -59,6 +62,11 @@ def inference_summary(found: InferenceMeasured) -> dict[str, Any]:
         "growth": [_grown(size) for size in found.grown],
         "machine": asdict(this_machine()),
     }
+
+
+def _prepare_seconds(prepared: Prepared | None) -> float | None:
+    """What one inference took to prepare."""
+    return None if prepared is None else prepared.seconds / len(prepared.run_ids)
 
 
 def _profile(found: InferenceMeasured) -> dict[str, Any]:
@@ -182,12 +190,15 @@ def _sentences(told: Mapping[str, Any]) -> list[str]:
         f"Online takes {told['ratio_to_plaintext']:,.1f} times, all of it"
         f" {told['total_ratio_to_plaintext']:,.1f} times the seconds of the float32 model on"
         f" {machine['cores']} cores, or on one if that is faster, run by turns with it;"
-        f" least cosine {told['cosine_min']:.7f}.",
+        f" least cosine {told['cosine_min']:.7f}, and {told['cosine_min_of_preset']:.7f} with what the preset"
+        " computes in plaintext.",
         f"Online takes {told['ratio_to_roofline']:,.1f} times what products, bytes and rounds would at the"
         " peaks measured just now; element-wise work is in no peak.",
         f"{told['dealer_bytes'] / 1e6:,.1f} MB from the dealer; {links}; {machine['cores']} cores of"
         f" {machine['cpu']}.",
     ]
+    if (seconds := told["prepare_seconds"]) is not None:
+        said.append(f"{told['prepared']} were prepared ahead, which took {seconds:.2f} s each.")
     if (throughput := told["throughput"]) is not None:
         said.append(
             f"{throughput['in_flight']} at once: {throughput['at_once_per_s']:.3f} inferences a second;"
