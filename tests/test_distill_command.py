@@ -51,7 +51,8 @@ def write_task(path: Path) -> Path:
     return path
 
 
-def test_distill(ask: Ask, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mpcformer", "mpcformer-2relu", "east", "the-x", "ditto"])
+def test_distill(ask: Ask, tmp_path: Path, name: str) -> None:
     teacher, texts = write_teacher(tmp_path / "teacher"), write_texts(tmp_path / "texts")
     words = (
         "distill",
@@ -64,15 +65,15 @@ def test_distill(ask: Ask, tmp_path: Path) -> None:
         "--output",
         tmp_path / "new",
     )
-    few = ("--steps", 3, "--batch-tokens", 64, "--preset", "mpcformer", "--device", "cpu")
+    few = ("--steps", 3, "--batch-tokens", 64, "--preset", name, "--device", "cpu")
     code, out, err = ask(*words, *few, "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert (found["teacher"], found["preset"], found["held_out"]) == ("teacher", "mpcformer", len(TEXTS))
+    assert (found["teacher"], found["preset"], found["held_out"]) == ("teacher", name, len(TEXTS))
     assert found["settings"]["steps"] == 3
     assert "step 3 of 3" in err
     config = json.loads((tmp_path / "new" / "config.json").read_text())
-    assert config["secformer_rt"] == name_preset(preset("mpcformer"))
+    assert config["secformer_rt"] == name_preset(preset(name))
     code, _, err = ask(*words, *few)
     assert code == BadConfigError.exit_code
     assert "holds a checkpoint already" in err

@@ -46,7 +46,8 @@ def _other_value(annotation: Any, default: Any) -> tuple[str, object]:
     if annotation is bool:
         return ("false", False) if default else ("true", True)
     if annotation is int:
-        return str(default + 1), default + 1
+        other = 1 if default is None else default + 1
+        return str(other), other
     if annotation is float:
         return str(default / 4), default / 4
     if annotation is Path:

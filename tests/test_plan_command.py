@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from secformer_rt.cli import main, presets_directory
-from secformer_rt.clients.main_job import describe_job, synthetic_job
+from secformer_rt.clients.main_job import Job, describe_job, synthetic_job
 from secformer_rt.clients.plan_job import Asked, job_to_plan, plan_job, plan_presets, plan_summary
 from secformer_rt.clients.plan_show import GROUPS, OTHER, group_costs
 from secformer_rt.errors import BadConfigError, BadInputError, OutOfRangeError, SecformerError
-from secformer_rt.graph.preset import load_preset
+from secformer_rt.graph.preset import Preset, load_preset
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.scheduler.network import NETWORKS
 from secformer_rt.scheduler.plan import plan_graph
@@ -192,3 +192,25 @@ def test_a_failing_preset_among_several_is_named(monkeypatch: pytest.MonkeyPatch
     job = job_to_plan("bert-tiny", None, Asked(1, 5), calibrated=True)
     with pytest.raises(OutOfRangeError, match=r"^Preset exact: A value is not finite\.$"):
         plan_presets(job, [load_preset("exact", presets_directory())], "private", Asked(1, 5))
+
+
+def test_all_leaves_out_what_cannot_serve(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
+    def some(job: Job, preset: Preset, *arguments: Any) -> Manifest:
+        if preset.name != "secformer":
+            raise OutOfRangeError("A value is not finite.")
+        return tiny_manifest("secformer")
+
+    monkeypatch.setattr("secformer_rt.clients.plan_job.describe_job", some)
+    code, out, err = ask(*TINY, "--compare", "all", "--json")
+    assert (code, [plan["preset"] for plan in json.loads(out)["plans"]]) == (0, ["secformer"])
+    assert "Left out: Preset the-x: A value is not finite.\n" in err
+    code, out, err = ask(*TINY, "--compare", "exact,secformer", "--json")
+    assert (code, out) == (OutOfRangeError.exit_code, "")
+    assert "Preset exact: A value is not finite." in err
+    monkeypatch.setattr(
+        "secformer_rt.clients.plan_job.describe_job",
+        lambda job, preset, *_: some(job, preset.model_copy(update={"name": "x"})),
+    )
+    code, out, err = ask(*TINY, "--compare", "all", "--json")
+    assert (code, out) == (OutOfRangeError.exit_code, "")
+    assert err.splitlines()[-1].startswith("error: Preset ")

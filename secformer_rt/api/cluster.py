@@ -143,7 +143,7 @@ class Cluster:
     ) -> Model:
         names = ("embeddings.table", "embeddings.positions")
         tables = None if parameters is None else {name: parameters[name] for name in names}
-        tokenizer = Tokenizer.load(directory, manifest.encoder().positions)
+        tokenizer = Tokenizer.load(directory, manifest.transformer().positions)
         return Model(self._connections, model_id, manifest, tokenizer, tables)
 
 

@@ -15,6 +15,7 @@ from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.data_owner import DataOwner
 from secformer_rt.clients.main_job import as_used
 from secformer_rt.errors import BadConfigError, BadInputError
+from secformer_rt.graph.models import predicts_tokens
 from secformer_rt.graph.tokenizer import Tokenizer
 from secformer_rt.parties.manifest import Manifest
 
@@ -88,10 +89,12 @@ class Model:
         """(texts, hidden) embeddings, of length 1 if the checkpoint says so. Otherwise as :meth:`ask`.
 
         Raises:
-            BadInputError: this model classifies, or a text cannot be asked.
+            BadInputError: this model classifies or predicts tokens, or a text cannot be asked.
         """
         if self.labels:
             raise BadInputError(f"Model {self.manifest.model!r} is a classifier: use classify instead.")
+        if predicts_tokens(self.manifest.architecture):
+            raise BadInputError(f"Model {self.manifest.model!r} predicts tokens: use ask instead.")
         return self.ask(texts, batch_size=batch_size).outputs
 
     def classify(

@@ -47,7 +47,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """One row for each text, in the order of the texts: an embedding, or the logits of labels."""
+    """One row for each text, in the order of the texts: an embedding, or the logits of labels or tokens."""
 
     outputs: Floats
     costs: Costs

@@ -71,7 +71,7 @@ def infer(
     log_level: LogLevelOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a provisioned model: embeddings and their cosines, or the probabilities of labels."""
+    """Ask a provisioned model: embeddings and their cosines, or the likeliest labels or next tokens."""
     set_up_logs(log, log_level, live=not as_json)
     settings = deployment(config, "data-owner", overrides=overrides)
     with progress(quiet=as_json) as on_progress, Servers(settings, ["data-owner"]) as servers:

@@ -20,7 +20,7 @@ from secformer_rt.cli.options import (
 )
 from secformer_rt.clients.main_job import Job, calibrate_job, checkpoint_job, synthetic_job
 from secformer_rt.errors import BadInputError
-from secformer_rt.graph.bert import build_bert
+from secformer_rt.graph.models import build_graph
 from secformer_rt.graph.ranges import DEFAULT_HEADROOM, derived_constants
 
 Texts = Annotated[Path | None, typer.Option(help="Sample texts, one a line; bundled ones by default.")]
@@ -44,7 +44,7 @@ def calibrate(
     path = output or Path(f"{job.name}-{chosen.name}.yaml")
     with progress(quiet=as_json) as on_progress:
         found = calibrate_job(job, chosen, on_progress, headroom)
-    graph = build_bert(job.architecture, 1, 1, masked=False, embedding="private")
+    graph = build_graph(job.architecture, 1, 1, masked=False, embedding="private")
     found.save(path, derived_constants(graph, chosen, found))
     if as_json:
         print_json({"model": job.name, "file": str(path), **found.model_dump(mode="json")})

@@ -67,3 +67,4 @@ def set_up_logs(
     handler = StandardError()
     handler.setFormatter(JsonLines() if form is LogFormat.JSON else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("numba").setLevel(logging.WARNING)  # it would tell every step of every compilation

@@ -43,7 +43,10 @@ Checkpoint = Annotated[Path | None, typer.Option(help="A Hugging Face checkpoint
 CalibrationOption = Annotated[
     Path | None, typer.Option("--calibration", help="What `calibrate` wrote, instead of calibrating now.")
 ]
-Synthetic = Annotated[str | None, typer.Option(help="bert-tiny, bert-base or bert-large.")]
+Synthetic = Annotated[
+    str | None,
+    typer.Option(help="bert-tiny, bert-base, bert-large, gpt2-tiny, gpt2, aero-tiny or aero."),
+]
 Tokens = Annotated[int, typer.Option(min=1, help="With --synthetic: tokens of each text.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Texts of one request.")]
 EmbeddingOption = Annotated[str, typer.Option(help="private, or public-tables.")]

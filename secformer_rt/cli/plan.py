@@ -81,7 +81,8 @@ def plan(
         if compare is None:
             found = [plan_job(job, presets[0], kind, asked, ranges, on_progress)]
         else:
-            found = plan_presets(job, presets, kind, asked, on_progress)
+            refused = _left_out if compare == "all" else None
+            found = plan_presets(job, presets, kind, asked, on_progress, refused)
     summaries = [plan_summary(planned, networks, rates) for planned in found]
     if as_json:
         print_json(summaries[0] if compare is None else {"plans": summaries})
@@ -91,6 +92,10 @@ def plan(
         show_comparison(summaries, Console())
     if report is not None:
         write_report(plan_page(summaries, [work(planned.plan) for planned in found], rates), report)
+
+
+def _left_out(sentence: str) -> None:
+    typer.echo(f"Left out: {sentence}", err=True)
 
 
 def _presets(preset: str | None, checkpoint: Path | None, compare: str | None) -> list[Preset]:

@@ -63,7 +63,7 @@ def prepare(
         servers.wait_ready()
         model_id, manifest = choose_model(describe(servers), model_id)
         if text is not None:
-            tokenizer = Tokenizer.load(checkpoint or default_checkpoint(), manifest.encoder().positions)
+            tokenizer = Tokenizer.load(checkpoint or default_checkpoint(), manifest.transformer().positions)
             tokens = tokenizer.encode([text]).tokens
         assert tokens is not None
         found = prepare_ahead(servers, model_id, manifest, batch, tokens, padded, count, on_progress)

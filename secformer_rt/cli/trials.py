@@ -20,7 +20,7 @@ from secformer_rt.trials.soak import run_soak
 Seed = Annotated[int, typer.Option(min=0, help="Draws the cases: the same seed, the same cases.")]
 Cases = Annotated[
     int,
-    typer.Option(min=1, max=10_000, help="How many: 120 is each victim, phase and fault once."),
+    typer.Option(min=1, max=10_000, help="How many: 168 is each victim, phase and fault once."),
 ]
 Inferences = Annotated[int, typer.Option(min=10, max=1_000_000, help="How many, in cycles of ten.")]
 SoakTokens = Annotated[int, typer.Option("--tokens", min=1, max=512, help="Of each text.")]
@@ -50,7 +50,7 @@ def faults(
 
 
 def soak(
-    inferences: Inferences = 100,
+    inferences: Inferences = 300,
     preset: PresetOption = "exact",
     tokens: SoakTokens = 16,
     plot: SoakPlot = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from secformer_rt.clients.main_job import as_used
 from secformer_rt.clients.progress import OnProgress, ignore_progress
 from secformer_rt.errors import BadInputError, MismatchError
 from secformer_rt.graph.checkpoint import default_checkpoint, load_checkpoint
+from secformer_rt.graph.models import predicts_tokens
 from secformer_rt.graph.tokenizer import Tokenizer
 from secformer_rt.parties.manifest import Manifest
 
 SHOWN = 6  # numbers of an embedding, for people
+TOKENS = 5  # that may follow a text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +36,18 @@ class Asked:
     outputs: Tensor  # (texts, outputs), as the data owner uses them
     seconds: float
     prepared: tuple[bool, ...]  # of each text: whether its offline phase had been done ahead
+    spell: Callable[[int], str] = str  # a token
+
+    def likeliest(self) -> list[list[dict[str, Any]]]:
+        """For each text the tokens that most likely follow it, of a model that predicts them."""
+        best = self.outputs.softmax(dim=-1).topk(min(TOKENS, self.outputs.shape[-1]))
+        return [
+            [
+                {"token": self.spell(token), "probability": probability}
+                for token, probability in zip(tokens, row, strict=True)
+            ]
+            for tokens, row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     def cosines(self) -> Tensor:
         """(texts, texts): how similar each is to each."""
@@ -84,7 +98,7 @@ def ask(
     """
     model_id, manifest = choose_model(describe(servers), model_id)
     directory = checkpoint or default_checkpoint()
-    tokenizer = Tokenizer.load(directory, manifest.encoder().positions)
+    tokenizer = Tokenizer.load(directory, manifest.transformer().positions)
     batches = [tokenizer.encode([text]) for text in texts]
     tables = load_checkpoint(directory).parameters if manifest.embedding == "public-tables" else None
     owner = DataOwner(servers, model_id, manifest, tables)
@@ -92,7 +106,7 @@ def ask(
     outputs = torch.cat([as_used(manifest, answer.output) for answer in answers])
     prepared = tuple(answer.prepared for answer in answers)
     seconds = sum(answer.seconds for answer in answers)
-    return Asked(model_id, manifest, tuple(texts), outputs, seconds, prepared)
+    return Asked(model_id, manifest, tuple(texts), outputs, seconds, prepared, tokenizer.spell)
 
 
 def asked_summary(asked: Asked) -> dict[str, Any]:
@@ -102,6 +116,8 @@ def asked_summary(asked: Asked) -> dict[str, Any]:
     if labels:
         rows = asked.probabilities().tolist()
         found["probabilities"] = [dict(zip(labels, row, strict=True)) for row in rows]
+    elif predicts_tokens(asked.manifest.architecture):
+        found["next"] = asked.likeliest()
     else:
         found["embeddings"] = asked.outputs.tolist()
         if len(asked.texts) > 1:
@@ -111,18 +127,21 @@ def asked_summary(asked: Asked) -> dict[str, Any]:
 
 def print_asked(asked: Asked, console: Console) -> None:
     """The same for people, with embeddings cut short."""
-    labels = asked.manifest.labels
+    labels, predicts = asked.manifest.labels, predicts_tokens(asked.manifest.architecture)
     for number, text in enumerate(asked.texts):
         console.print(f"[bold]{number + 1}[/bold]", end=" ")
         console.print(text, markup=False, highlight=False)
         if labels:
             for label, probability in zip(labels, asked.probabilities()[number].tolist(), strict=True):
                 console.print(f"  {label}: {probability:.4f}", markup=False)
+        elif predicts:
+            for token in asked.likeliest()[number]:
+                console.print(f"  {token['token']}: {token['probability']:.4f}", markup=False)
         else:
             row = asked.outputs[number]
             shown = " ".join(f"{value:.4f}" for value in row[:SHOWN].tolist())
             console.print(f"  {shown} ... ({row.numel()} in all, see --json)", markup=False)
-    if not labels:
+    if not labels and not predicts:
         cosines = asked.cosines()
         for i in range(len(asked.texts)):
             for j in range(i):

@@ -13,7 +13,7 @@ from secformer_rt.clients.connection import Servers, await_report
 from secformer_rt.clients.progress import OnlineOutline, OnProgress, Stage, ignore_progress, located
 from secformer_rt.errors import BadInputError, DesyncError, MismatchError
 from secformer_rt.graph.batch import Batch
-from secformer_rt.graph.bert import client_inputs
+from secformer_rt.graph.models import batch_inputs
 from secformer_rt.parties.manifest import Manifest, Request
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.report import LinkBytes, PartyReport, by_link
@@ -108,15 +108,8 @@ class DataOwner:
             MismatchError: the servers run something else.
             PeerLostError: a server has gone, or has lost the dealer or the other server.
         """
-        inputs = client_inputs(
-            self._manifest.encoder(),
-            self._manifest.embedding,
-            batch.token_ids,
-            batch.type_ids,
-            batch.lengths,
-            batch.padded,
-            self._tables,
-        )
+        manifest = self._manifest
+        inputs = batch_inputs(manifest.transformer(), manifest.embedding, batch, self._tables)
         return self.infer_tensors(
             inputs, batch.size, batch.tokens, batch.padded, on_progress, profiled=profiled
         )

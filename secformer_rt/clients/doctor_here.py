@@ -16,7 +16,7 @@ from secformer_rt.transport.aborts import RemoteAbort
 from secformer_rt.transport.certificates import role_host
 from secformer_rt.transport.channel import open_channel, parse_address
 from secformer_rt.transport.key_files import read_certificates, read_key
-from secformer_rt.transport.server import obstacle
+from secformer_rt.transport.listening import obstacle
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # where to call who listens there
 

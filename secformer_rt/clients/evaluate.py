@@ -23,6 +23,7 @@ from secformer_rt.distillation.tasks import Example, Task
 from secformer_rt.errors import BadInputError
 from secformer_rt.graph.bert import Embedding
 from secformer_rt.graph.checkpoint import default_checkpoint
+from secformer_rt.graph.models import as_encoder
 from secformer_rt.graph.preset import Preset
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.graph.tokenizer import Tokenizer
@@ -93,7 +94,8 @@ def evaluate(
     """
     directory = checkpoint or default_checkpoint()
     job = checkpoint_job(checkpoint, ())
-    predict = predictor(task, job.architecture, job.labels, asked.threshold)
+    arch = as_encoder(job.architecture, job.name, "evaluate")
+    predict = predictor(task, arch, job.labels, asked.threshold)
     passages, per_example = _passages(directory, job, examples, asked.tokens, task)
     pad_id = job.calibration_batches[0].pad_id
     count = min(asked.secure, len(examples)) * per_example
@@ -102,9 +104,9 @@ def evaluate(
     place = {passage: index for index, passage in enumerate(unique)}
     rows = torch.tensor([place[passage] for passage in passages])
     on_progress(Stage("plaintext"))
-    plain = outputs(job.architecture, job.parameters, unique, None, pad_id)[rows]
+    plain = outputs(arch, job.parameters, unique, None, pad_id)[rows]
     on_progress(Stage("approximations"))
-    approximated = outputs(job.architecture, job.parameters, unique, preset, pad_id)[rows]
+    approximated = outputs(arch, job.parameters, unique, preset, pad_id)[rows]
     secure = approximated[:0]
     if count:
         first = unique[: int(rows[:count].max()) + 1]
@@ -128,7 +130,7 @@ def _passages(
     """One for each example or, for an embedding of pairs, two in a row."""
     tokenizer = Tokenizer.load(directory, job.architecture.positions)
     most = min(tokens, job.architecture.positions)
-    pairs = not job.architecture.labels
+    pairs = not job.labels
     passages = []
     for number, example in enumerate(examples):
         apart = (Example(example.first), Example(example.second or "")) if pairs else (example,)

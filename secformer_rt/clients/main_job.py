@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from secformer_rt.clients.data_owner import Answer, DataOwner
 from secformer_rt.clients.model_owner import ProvisionedModel, provision
 from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
 from secformer_rt.errors import BadCheckpointError, BadConfigError, BadInputError
-from secformer_rt.graph.architecture import Architecture, synthetic_architecture, synthetic_parameters
 from secformer_rt.graph.batch import Batch, random_batches
 from secformer_rt.graph.bert import Embedding
 from secformer_rt.graph.calibration import bundled_texts, calibrate
 from secformer_rt.graph.checkpoint import default_checkpoint, load_checkpoint
 from secformer_rt.graph.executor import execute
+from secformer_rt.graph.models import Transformer, predicts_tokens, random_parameters, synthetic_model
 from secformer_rt.graph.preset import Preset
 from secformer_rt.graph.ranges import DEFAULT_HEADROOM, Calibration
 from secformer_rt.graph.tokenizer import Tokenizer
@@ -45,13 +45,14 @@ class Job:
     """What is asked of which model."""
 
     name: str
-    architecture: Architecture
+    architecture: Transformer
     parameters: Mapping[str, Tensor]
     batches: tuple[Batch, ...]
     calibration_batches: tuple[Batch, ...]
     texts: tuple[str, ...]
     labels: tuple[str, ...] = ()
     normalise: bool = False
+    spell: Callable[[int], str] = str  # a token
 
 
 def checkpoint_job(
@@ -77,6 +78,7 @@ def checkpoint_job(
         texts=texts,
         labels=checkpoint.labels,
         normalise=checkpoint.normalise,
+        spell=tokenizer.spell,
     )
 
 
@@ -95,12 +97,12 @@ def synthetic_job(name: str, tokens: int, batch: int) -> Job:
     Raises:
         BadInputError: more tokens than the model has positions.
     """
-    architecture = synthetic_architecture(name)
+    architecture = synthetic_model(name)
     if tokens > architecture.positions:
         raise BadInputError(f"{name} has {architecture.positions} positions: ask for no more tokens.")
     (asked,) = random_batches(architecture.vocabulary, 1, (tokens,), batch)
     samples = random_batches(architecture.vocabulary, 2, (min(tokens, 32), tokens), 1)
-    parameters = synthetic_parameters(architecture)
+    parameters = random_parameters(architecture)
     return Job(name, architecture, parameters, (asked,), tuple(samples), ())
 
 
@@ -284,6 +286,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
             "cosine_min": min(float(functional.cosine_similarity(o, e).min()) for o, _, e in pairs),
             "max_abs_error_vs_oracle": max(float((o - p).abs().max()) for o, p, _ in pairs),
             "max_abs_error_vs_model": max(float((o - e).abs().max()) for o, _, e in pairs),
+            **_agreement(outcome),
         },
         "rounds": sum(report.rounds for report in servers),
         "planned_rounds": sum(answer.plan.rounds for answer in outcome.answers),
@@ -302,6 +305,14 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "parties": parties,
         "operations": _operations(servers),
     }
+
+
+def _agreement(outcome: Outcome) -> dict[str, float]:
+    """The share of texts whose likeliest next token is that of the float32 model."""
+    if not predicts_tokens(outcome.job.architecture):
+        return {}
+    secure, exact = (torch.cat(rows).argmax(dim=-1) for rows in (outcome.outputs, outcome.exact))
+    return {"top1_agreement": float((secure == exact).double().mean())}
 
 
 def _asked(outcome: Outcome) -> list[tuple[Answer, Batch]]:

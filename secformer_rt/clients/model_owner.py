@@ -16,8 +16,11 @@ from secformer_rt.graph.preset import EvenSeries
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.report import LinkBytes, PartyReport
 from secformer_rt.parties.shares import SharesOut
+from secformer_rt.protocols.lowering import ROOM
 from secformer_rt.protocols.softmax import SCORE_BITS
 from secformer_rt.scheduler.provisioning import encode_parameter
+
+PRODUCT_BITS = 62 - ROOM  # what a matrix product leaves for its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ def check_ranges(manifest: Manifest) -> None:
             limit, advice = preset.gelu.cut / calibration.headroom, "raise gelu.cut"
         elif node.endswith(".intermediate"):
             limit, advice = float(1 << preset.fixed_point.range), "raise fixed_point.range"
+        elif node.endswith((".attention.output", ".residual")) and preset.layernorm.protocol == "affine":
+            # Where nothing normalises, rows may grow from layer to layer.
+            limit, advice = float(1 << PRODUCT_BITS), "distil the model with it first"
         if reached >= limit:
             raise OutOfRangeError(
                 f"{node} reaches {reached:g}, and preset {preset.name!r} serves less than {limit:g}:"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from secformer_rt.clients.main_job import Job, checkpoint_job, describe_job, synthetic_job
 from secformer_rt.clients.progress import OnProgress, Stage, ignore_progress
 from secformer_rt.errors import BadInputError, SecformerError
-from secformer_rt.graph.architecture import synthetic_architecture
 from secformer_rt.graph.bert import Embedding
+from secformer_rt.graph.models import synthetic_model
 from secformer_rt.graph.preset import Preset
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.parties.manifest import Manifest
@@ -55,7 +55,7 @@ def job_to_plan(synthetic: str | None, checkpoint: Path | None, asked: Asked, ca
     if synthetic and not calibrated:
         return synthetic_job(synthetic, asked.tokens, 1)
     if synthetic:
-        job = Job(synthetic, synthetic_architecture(synthetic), {}, (), (), ())
+        job = Job(synthetic, synthetic_model(synthetic), {}, (), (), ())
     else:
         job = checkpoint_job(checkpoint, ())
     if asked.tokens > job.architecture.positions:
@@ -90,18 +90,25 @@ def plan_presets(
     embedding: Embedding,
     asked: Asked,
     on_progress: OnProgress = ignore_progress,
+    on_refused: Callable[[str], None] | None = None,
 ) -> list[Planned]:
     """The same request under several presets.
 
+    With ``on_refused`` a preset that cannot serve this model is left out, and its sentence told there.
+
     Raises:
-        SecformerError: as :func:`plan_job`; the sentence starts with the preset's name.
+        SecformerError: as :func:`plan_job`; the sentence starts with the preset's name. With ``on_refused``
+            only if none can.
     """
     found = []
     for preset in presets:
         try:
             found.append(plan_job(job, preset, embedding, asked, on_progress=on_progress))
         except SecformerError as error:
-            raise type(error)(f"Preset {preset.name}: {error}") from error
+            refused = type(error)(f"Preset {preset.name}: {error}")
+            if on_refused is None or (preset is presets[-1] and not found):
+                raise refused from error
+            on_refused(str(refused))
     return found
 
 

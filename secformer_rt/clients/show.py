@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from secformer_rt.clients.main_job import Outcome, summary
 from secformer_rt.clients.tables import number_table
+from secformer_rt.graph.models import predicts_tokens
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -29,6 +30,8 @@ def show(outcome: Outcome, console: Console) -> None:
         console.print(f"  {number}  {escape(text)}", highlight=False)
     if outcome.job.labels:
         console.print(_labels(outcome))
+    elif predicts_tokens(outcome.job.architecture):
+        console.print(_next_tokens(outcome))
     elif sum(len(output) for output in outcome.outputs) > 1:
         console.print(_similarities(outcome))
     console.print(_fidelity(numbers["fidelity"]))
@@ -58,6 +61,14 @@ def _labels(outcome: Outcome) -> Table:
     return table
 
 
+def _next_tokens(outcome: Outcome) -> Table:
+    table = number_table("Likeliest next token", "text", "secure", "plaintext")
+    secure, exact = (torch.cat(rows).argmax(dim=-1).tolist() for rows in (outcome.outputs, outcome.exact))
+    for number, tokens in enumerate(zip(secure, exact, strict=True), start=1):
+        table.add_row(str(number), *(escape(outcome.job.spell(token)) for token in tokens))
+    return table
+
+
 def _similarities(outcome: Outcome) -> Table:
     table = number_table("Similarity", "texts", "secure", "plaintext", "difference")
     secure, exact = (_cosines(rows) for rows in (outcome.outputs, outcome.exact))
@@ -80,6 +91,8 @@ def _fidelity(fidelity: Mapping[str, float]) -> Table:
     table.add_row(
         "largest difference from the preset in plaintext", f"{fidelity['max_abs_error_vs_oracle']:.1e}"
     )
+    if (agreement := fidelity.get("top1_agreement")) is not None:
+        table.add_row("same likeliest token as the float32 model", f"{agreement:.3f}")
     return table
 
 

@@ -68,7 +68,7 @@ def student_tensors(teacher: Checkpoint, student: Mapping[str, Tensor]) -> dict[
     config, family = read_config(encoder)
     tensors = {name: value.contiguous() for name, value in read_tensors(teacher.weights).items()}
     spelt = plain_spelling({name: name for name in tensors}, family.prefix)
-    for source in find_sources(teacher.architecture, family, family.unread_positions(config)):
+    for source in find_sources(teacher.encoder("distill"), family, family.unread_positions(config)):
         if source.parameter.name not in FROZEN:
             ((name, _),) = source.tensors
             tensors[spelt[name]] = _written(source, student[source.parameter.name])

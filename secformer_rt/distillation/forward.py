@@ -35,7 +35,7 @@ from secformer_rt.graph.ir import (
     SplitHeads,
     Tanh,
 )
-from secformer_rt.graph.preset import ExactSoftmax, Preset, TwoQuad
+from secformer_rt.graph.preset import Preset
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +121,8 @@ class _Run:
             case Linear():
                 return x @ weights[0] + weights[1]
             case LayerNorm(eps):
+                if self.preset is not None and self.preset.layernorm.protocol == "affine":
+                    return x * weights[0] + weights[1]
                 return functional.layer_norm(x, x.shape[-1:], weights[0], weights[1], eps)
             case SplitHeads(heads):
                 return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
@@ -138,7 +140,7 @@ class _Run:
             case Tanh():
                 if self.preset is None:
                     return torch.tanh(x)
-                return approximations.segmented_series(x, self.preset.tanh)
+                return approximations.tanh(x, self.preset.tanh)
             case Relu():
                 return torch.relu(x)
             case MeanPool():
@@ -149,12 +151,7 @@ class _Run:
                 raise BadConfigError(f"{node.name} cannot be trained through: distil another checkpoint.")
 
     def softmax(self, scores: Tensor) -> Tensor:
-        choice = None if self.preset is None else self.preset.softmax
-        if choice is None:
+        if self.preset is None:
             return approximations.softmax(scores, self.mask)
-        if isinstance(choice, TwoQuad):
-            weights = approximations.two_quad_weights(scores, choice.offset, self.mask)
-        else:
-            assert isinstance(choice, ExactSoftmax)
-            weights = approximations.exponential_weights(scores, choice, self.mask)
-        return weights / weights.sum(dim=-1, keepdim=True)
+        weights, total = approximations.softmax_parts(scores, self.preset.softmax, self.mask)
+        return weights / total

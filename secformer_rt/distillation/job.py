@@ -82,20 +82,19 @@ def distil(
         SecformerError: see the sentences.
     """
     teacher = load_checkpoint(teacher_directory)
+    arch = teacher.encoder("distill")
     if teacher.tokenizer is None:
         raise BadCheckpointError(f"{teacher.directory} has no tokenizer: add one.")
     _check_output(output, teacher)
-    tokens = min(settings.tokens, teacher.architecture.positions)
+    tokens = min(settings.tokens, arch.positions)
     on_phase("read texts")
-    tokenizer = Tokenizer.load(teacher.tokenizer.parent, teacher.architecture.positions)
+    tokenizer = Tokenizer.load(teacher.tokenizer.parent, arch.positions)
     train_examples, held_examples = texts.read(settings.seed)
     passages = encode(tokenizer, train_examples, tokens)
-    held = encode(tokenizer, held_examples, min(2 * tokens, teacher.architecture.positions))
+    held = encode(tokenizer, held_examples, min(2 * tokens, arch.positions))
     if not passages or not held:
         raise BadInputError("The texts hold no words: give others.")
-    training = Training(
-        teacher.architecture, teacher.parameters, preset, passages, tokenizer.pad_id, settings, device
-    )
+    training = Training(arch, teacher.parameters, preset, passages, tokenizer.pad_id, settings, device)
     on_phase("train")
     state = train(training, output, on_step, save_every_s)
     on_phase("compare")
@@ -140,7 +139,8 @@ def _fidelity(
     pad_id: int,
     device: torch.device,
 ) -> dict[str, dict[str, float]]:
-    arch, logits = teacher.architecture, teacher.architecture.labels > 0
+    arch = teacher.encoder("distill")
+    logits = arch.labels > 0
     here = {name: value.to(device) for name, value in teacher.parameters.items()}
     wanted = outputs(arch, here, held, None, pad_id)
     before = outputs(arch, here, held, preset, pad_id)

@@ -23,7 +23,12 @@ from secformer_rt.graph.preset import (
     LimitExponential,
     Polynomial,
     Quad,
+    ReluGelu,
+    Softmax,
+    Tanh,
     TanhGelu,
+    TwoQuad,
+    TwoRelu,
 )
 
 DECIMALS = 6
@@ -122,8 +127,8 @@ def _fitted_even(period: float, cut: float, terms: int) -> tuple[float, ...]:
     return tuple(round(value, DECIMALS) + 0.0 for value in solution[:, 0].tolist())
 
 
-def gelu(x: Tensor, choice: Gelu, tanh: FourierTanh) -> Tensor:
-    """GeLU as a preset approximates it; ``tanh`` serves a :class:`TanhGelu`."""
+def gelu(x: Tensor, choice: Gelu, tanh: Tanh) -> Tensor:
+    """GeLU as a preset approximates it; ``tanh`` serves a :class:`TanhGelu`, and is a series then."""
     match choice:
         case FourierErf():
             return x / 2 * (1 + segmented_series(x, choice))
@@ -134,11 +139,23 @@ def gelu(x: Tensor, choice: Gelu, tanh: FourierTanh) -> Tensor:
         case Quad():
             return _polynomial(x, choice.coefficients)
         case Polynomial():
-            pieces = torch.stack([_polynomial(x, piece) for piece in choice.pieces])
-            index = torch.bucketize(x, torch.tensor(choice.cuts, dtype=x.dtype), right=True)
-            return pieces.gather(0, index[None])[0]
+            return _in_pieces(x, choice)
         case TanhGelu(scale=scale, cubic=cubic):
+            assert isinstance(tanh, FourierTanh)
             return x / 2 * (1 + segmented_series(scale * (x + cubic * x**3), tanh))
+        case ReluGelu():
+            return torch.relu(x)
+
+
+def tanh(x: Tensor, choice: Tanh) -> Tensor:
+    """Tanh as a preset approximates it."""
+    return _in_pieces(x, choice) if isinstance(choice, Polynomial) else segmented_series(x, choice)
+
+
+def _in_pieces(x: Tensor, choice: Polynomial) -> Tensor:
+    pieces = torch.stack([_polynomial(x, piece) for piece in choice.pieces])
+    index = torch.bucketize(x.detach(), torch.tensor(choice.cuts, dtype=x.dtype, device=x.device), right=True)
+    return pieces.gather(0, index[None])[0]
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
@@ -148,9 +165,9 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     return total
 
 
-def sigmoid(x: Tensor, tanh: FourierTanh) -> Tensor:
+def sigmoid(x: Tensor, choice: Tanh) -> Tensor:
     """(1 + tanh(x / 2)) / 2, by the preset's tanh."""
-    return (1 + segmented_series(x / 2, tanh)) / 2
+    return (1 + tanh(x / 2, choice)) / 2
 
 
 def two_quad_weights(scores: Tensor, offset: float, mask: Tensor | None = None) -> Tensor:
@@ -177,12 +194,40 @@ def exponential_weights(scores: Tensor, choice: ExactSoftmax, mask: Tensor | Non
     if mask is not None:
         scores = torch.where(_keys(mask), scores, -math.inf)
     shifted = scores - scores.amax(dim=-1, keepdim=True)
+    inside = shifted.clamp(min=-choice.clip)  # what is beyond must leave no infinite slope
     if isinstance(choice.exponential, LimitExponential):
         steps = choice.exponential.squarings
-        value = (1 + shifted / 2**steps) ** (2**steps)
+        value = (1 + inside / 2**steps) ** (2**steps)
     else:
-        value = torch.exp(shifted)
+        value = torch.exp(inside)
     return torch.where(shifted >= -choice.clip, value, 0.0)
+
+
+def relu_weights(scores: Tensor, choice: TwoRelu, mask: Tensor | None = None) -> Tensor:
+    """``ReLU(x + offset)^power``, 0 for masked keys; to be divided by its row's sum plus epsilon.
+
+    Shapes as in :func:`two_quad_weights`.
+    """
+    shifted = scores + choice.offset
+    if mask is not None:
+        shifted = torch.where(_keys(mask), shifted, 0.0)
+    return torch.relu(shifted) ** choice.power
+
+
+def softmax_parts(scores: Tensor, choice: Softmax, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Weights as a preset approximates them, and what each row is divided by (..., 1).
+
+    Shapes as in :func:`two_quad_weights`.
+    """
+    match choice:
+        case TwoQuad():
+            weights = two_quad_weights(scores, choice.offset, mask)
+        case TwoRelu():
+            weights = relu_weights(scores, choice, mask)
+        case ExactSoftmax():
+            weights = exponential_weights(scores, choice, mask)
+    total = weights.sum(dim=-1, keepdim=True)
+    return weights, total + choice.epsilon if isinstance(choice, TwoRelu) else total
 
 
 def softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:

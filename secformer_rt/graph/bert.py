@@ -94,7 +94,7 @@ class _Builder:
     def embed(self, embedding: Embedding) -> str:
         wire = EMBEDDINGS
         if embedding == "public-tables":
-            self.inputs.append(Input(EMBEDDINGS, self.rows, integer=False))
+            self.inputs.append(Input(EMBEDDINGS, self.rows, integer=False, centred=True))
         else:
             width = self.arch.vocabulary + self.arch.token_types
             self.inputs.append(Input(ONE_HOT, (self.batch, self.tokens, width), integer=True))

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from secformer_rt.errors import BadConfigError, OutOfRangeError
-from secformer_rt.graph.architecture import Architecture
 from secformer_rt.graph.batch import Batch, random_batches
-from secformer_rt.graph.bert import EMBEDDINGS, build_bert, client_inputs
+from secformer_rt.graph.bert import EMBEDDINGS
 from secformer_rt.graph.executor import execute
-from secformer_rt.graph.preset import LayerNormChoice, Preset, Seeded
+from secformer_rt.graph.models import Transformer, batch_inputs, build_graph
+from secformer_rt.graph.preset import Preset, Seeded
 from secformer_rt.graph.ranges import DEFAULT_HEADROOM, Calibration, Quantity, Range
 from secformer_rt.graph.samples import bundled_texts
 
@@ -29,7 +29,7 @@ _SIX_DIGITS_UP = Context(prec=6, rounding=ROUND_CEILING)
 
 
 def calibrate(
-    arch: Architecture,
+    arch: Transformer,
     parameters: Mapping[str, Tensor],
     batches: Iterable[Batch],
     preset: Preset,
@@ -43,7 +43,7 @@ def calibrate(
 
     Args:
         arch: the model's dimensions.
-        parameters: all of :func:`parameter_list`, by name.
+        parameters: all of its parameters, by name.
         batches: sample texts, tokenised; short and long ones.
         preset: what the calibration is for.
         headroom: factor that :meth:`Calibration.range` moves the ends by.
@@ -67,9 +67,8 @@ def calibrate(
 
     measured = _with_exact_inverses(preset)
     for count, batch in enumerate(batches, start=1):
-        masked = batch.padded
-        graph = build_bert(arch, batch.size, batch.tokens, masked=masked, embedding="private")
-        inputs = client_inputs(arch, "private", batch.token_ids, batch.type_ids, batch.lengths, masked)
+        graph = build_graph(arch, batch.size, batch.tokens, masked=batch.padded, embedding="private")
+        inputs = batch_inputs(arch, "private", batch)
         execute(
             graph, parameters, inputs, measured, observe=observe, dtype=torch.float32, keep_outputs_only=True
         )
@@ -88,7 +87,8 @@ def calibrate(
 def _with_exact_inverses(preset: Preset) -> Preset:
     exact = Seeded(protocol="seeded")
     softmax = preset.softmax.model_copy(update={"division": exact})
-    return preset.model_copy(update={"softmax": softmax, "layernorm": LayerNormChoice(rsqrt=exact)})
+    layernorm = preset.layernorm.model_copy(update={"rsqrt": exact})
+    return preset.model_copy(update={"softmax": softmax, "layernorm": layernorm})
 
 
 def _rounded_outwards(bounds: Range) -> Range:

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from secformer_rt.errors import BadCheckpointError, UnsupportedModelError
 from secformer_rt.graph.architecture import Architecture, Head
 from secformer_rt.graph.families import Family
 from secformer_rt.graph.files import verify_sha256
+from secformer_rt.graph.gpt2_checkpoint import is_gpt2, read_gpt2
 from secformer_rt.graph.huggingface import Pooling, read_architecture, read_config, read_sentence_model
 from secformer_rt.graph.ir import Shape
+from secformer_rt.graph.models import Transformer, as_encoder
 from secformer_rt.graph.sources import find_sources
-from secformer_rt.graph.tensorfile import find_weights, read_tensors
+from secformer_rt.graph.tensorfile import check_tensors, find_weights, read_tensors
 from secformer_rt.graph.tokenizer import find_tokenizer
 
 __all__ = [
@@ -60,19 +61,27 @@ class ImportReport:
 class Checkpoint:
     """A model as the model owner holds it.
 
-    ``parameters`` are float32 by the names of :func:`parameter_list`. ``normalise`` says that the client
-    is to scale each embedding to length 1.
+    ``parameters`` are float32 by the names of :func:`parameter_list`, or :func:`decoder_parameters`.
+    ``normalise`` says that the client is to scale each embedding to length 1.
     """
 
     directory: Path
     weights: Path
     tokenizer: Path | None
-    architecture: Architecture
+    architecture: Transformer
     parameters: dict[str, Tensor]
     report: ImportReport
     pooling: Pooling | None
     normalise: bool
     labels: tuple[str, ...]
+
+    def encoder(self, what: str) -> Architecture:
+        """The architecture, for what serves encoders only: see :func:`as_encoder`.
+
+        Raises:
+            UnsupportedModelError: it is a decoder.
+        """
+        return as_encoder(self.architecture, str(self.directory), what)
 
 
 def load_checkpoint(directory: Path, head: Head | None = None) -> Checkpoint:
@@ -92,6 +101,8 @@ def load_checkpoint(directory: Path, head: Head | None = None) -> Checkpoint:
         raise BadCheckpointError(f"{directory} is not a directory: give a Hugging Face checkpoint directory.")
     model = read_sentence_model(directory)
     weights = find_weights(model.directory)
+    if is_gpt2(model.directory):
+        return _decoder(directory, model.directory, weights, head)
     config, family = read_config(model.directory)
     tensors = plain_spelling(read_tensors(weights), family.prefix)
     classifier = tensors.get(family.tensor("head.logits.weight", classifier=True))
@@ -113,6 +124,23 @@ def load_checkpoint(directory: Path, head: Head | None = None) -> Checkpoint:
         pooling="mean" if arch.head == "mean" else "cls" if arch.head == "cls" else None,
         normalise=model.normalise and arch.head in {"mean", "cls"},
         labels=labels,
+    )
+
+
+def _decoder(directory: Path, where: Path, weights: Path, head: Head | None) -> Checkpoint:
+    if head is not None:
+        raise UnsupportedModelError(f"{directory} is a decoder, which has no head {head!r}: leave it out.")
+    found = read_gpt2(where, weights)
+    return Checkpoint(
+        directory=directory,
+        weights=weights,
+        tokenizer=find_tokenizer(where),
+        architecture=found.architecture,
+        parameters=found.parameters,
+        report=ImportReport(found.used, found.unused, ()),
+        pooling=None,
+        normalise=False,
+        labels=(),
     )
 
 
@@ -150,25 +178,7 @@ def _check(
     ignored: set[str],
     family: Family,
 ) -> ImportReport:
-    for name, shape in wanted.items():
-        if name not in tensors:
-            raise BadCheckpointError(
-                f"{weights} lacks the tensor {name}: download it again, or correct config.json."
-            )
-        value = tensors[name]
-        if tuple(value.shape) != shape:
-            raise BadCheckpointError(
-                f"Tensor {name} of {weights} has shape {tuple(value.shape)}, and config.json asks for "
-                f"{shape}: use the config.json that belongs to these weights."
-            )
-        if not value.is_floating_point():
-            raise UnsupportedModelError(
-                f"Tensor {name} of {weights} is stored as {value.dtype}: give weights that are not quantised."
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise BadCheckpointError(
-                f"Tensor {name} of {weights} holds infinite or undefined numbers: use another copy."
-            )
+    check_tensors(weights, tensors, wanted)
     unused = tuple(sorted(set(tensors) - set(wanted)))
     if strange := [name for name in unused if name not in ignored and not _HARMLESS.fullmatch(name)]:
         raise UnsupportedModelError(

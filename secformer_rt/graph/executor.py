@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from secformer_rt.graph import approximations
+from secformer_rt.graph.causal import without_future
 from secformer_rt.graph.ir import (
     Add,
     AddRows,
@@ -20,6 +21,7 @@ from secformer_rt.graph.ir import (
     Gelu,
     Graph,
     InverseRoot,
+    LastToken,
     LayerNorm,
     Linear,
     Maximum,
@@ -36,8 +38,8 @@ from secformer_rt.graph.ir import (
     Tanh,
 )
 from secformer_rt.graph.iterations import InverseKind
-from secformer_rt.graph.preset import Preset, TwoQuad
-from secformer_rt.graph.ranges import Calibration, Quantity, node_iteration
+from secformer_rt.graph.preset import ExactSoftmax, Preset
+from secformer_rt.graph.ranges import Calibration, Quantity, node_gelu, node_iteration
 
 Observer = Callable[[str, Quantity, Tensor], None]
 """Called as (node, quantity, values) with padding left out; see :class:`Calibration` for the quantities."""
@@ -129,7 +131,8 @@ class _Run:
             case AddRows(start):
                 return x + weights[0][start : start + x.shape[-2]]
             case Linear():
-                return x @ weights[0] + weights[1]
+                product = x @ weights[0]
+                return product + weights[1] if len(weights) > 1 else product
             case LayerNorm(eps):
                 return self.layer_norm(node, x, weights[0], weights[1], eps)
             case SplitHeads(heads):
@@ -138,22 +141,27 @@ class _Run:
                 return x.transpose(1, 2).flatten(2)
             case Scores():
                 return x @ others[0].transpose(-1, -2)
-            case Attend():
+            case Attend(causal):
+                if causal:
+                    x = without_future(x, self.preset.softmax if self.preset else None)
                 return self.attend(node, x, others[0], others[1] if len(others) > 1 else None)
             case Add():
                 return x + others[0]
-            case Gelu():
+            case Gelu(approximate):
                 if self.preset is None:
-                    return functional.gelu(x)
-                return approximations.gelu(x, self.preset.gelu, self.preset.tanh)
+                    return functional.gelu(x, approximate=approximate)
+                choice = node_gelu(self.graph, node, self.preset, self.calibration)
+                return approximations.gelu(x, choice, self.preset.tanh)
             case Tanh():
                 if self.preset is None:
                     return torch.tanh(x)
-                return approximations.segmented_series(x, self.preset.tanh)
+                return approximations.tanh(x, self.preset.tanh)
             case MeanPool():
                 return _weighted_mean(x, others[0]) if others else x.mean(dim=1)
             case FirstToken():
                 return x[:, 0]
+            case LastToken():
+                return _weighted_mean(x, others[0]) if others else x[:, -1]
             case Sigmoid():
                 if self.preset is None:
                     return torch.sigmoid(x)
@@ -173,6 +181,8 @@ class _Run:
                 return x.rsqrt() if self.preset is None else self.inverse(node, x, "rsqrt")
 
     def layer_norm(self, node: Node, x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
+        if self.preset is not None and self.preset.layernorm.protocol == "affine":
+            return x * gain + bias
         centred = x - x.mean(dim=-1, keepdim=True)
         variance = centred.square().mean(dim=-1, keepdim=True) + eps
         self.note(node.name, "variance", variance)
@@ -193,13 +203,8 @@ class _Run:
     def softmax(self, node: Node, scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights, and the inverse of each row's sum."""
         assert self.preset is not None
-        choice = self.preset.softmax
-        if isinstance(choice, TwoQuad):
-            weights = approximations.two_quad_weights(scores, choice.offset, mask)
-        else:
-            weights = approximations.exponential_weights(scores, choice, mask)
-        total = weights.sum(dim=-1, keepdim=True)
-        if isinstance(choice, TwoQuad):
+        weights, total = approximations.softmax_parts(scores, self.preset.softmax, mask)
+        if not isinstance(self.preset.softmax, ExactSoftmax):
             self.note(node.name, "denominator", total)
         return weights, self.inverse(node, total, "reciprocal")
 

@@ -164,6 +164,6 @@ def find_family(model_type: object, path: object) -> Family:
         reason = _RELATIVES.get(str(model_type))
         why = f", and {reason}" if reason else ""
         raise UnsupportedModelError(
-            f"{path} has model_type {model_type!r}{why}: only {', '.join(FAMILIES)} are supported."
+            f"{path} has model_type {model_type!r}{why}: only {', '.join((*FAMILIES, 'gpt2'))} are supported."
         )
     return family

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 Shape = tuple[int, ...]
 
@@ -33,12 +34,14 @@ class Parameter:
 class Input:
     """A tensor that the data owner shares once per request.
 
-    ``integer`` inputs (one-hot rows, 0/1 masks) carry no fraction bits.
+    ``integer`` inputs (one-hot rows, 0/1 masks) carry no fraction bits. Of a ``centred`` one the mean of each
+    row makes no difference, since only LayerNorms read it.
     """
 
     name: str
     shape: Shape
     integer: bool
+    centred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class AddRows:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """x (..., I) times W (I, O) plus bias (O)."""
+    """x (..., I) times W (I, O), plus a bias (O) if there is a second parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,12 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """softmax(scores) times v (B, h, T, d); a third input, if any, is the padding mask (B, T)."""
+    """softmax(scores) times v (B, h, T, d); a third input, if any, is the padding mask (B, T).
+
+    In a ``causal`` one a token sees itself and what comes before it: the mask is public.
+    """
+
+    causal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,9 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Gelu:
-    """x Phi(x)."""
+    """x Phi(x), or what GPT-2 has for it: ``x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``."""
+
+    approximate: Literal["none", "tanh"] = "none"  # as torch calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,11 @@ class MeanPool:
 @dataclass(frozen=True, slots=True)
 class FirstToken:
     """(B, T, H) to (B, H): the row of [CLS]."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastToken:
+    """(B, T, H) to (B, H): the last row, or the one that a second input (B, T), one-hot, selects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +177,7 @@ Op = (
     | Tanh
     | MeanPool
     | FirstToken
+    | LastToken
     | Sigmoid
     | Relu
     | Softmax

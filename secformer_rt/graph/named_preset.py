@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from secformer_rt.errors import BadCheckpointError
 from secformer_rt.graph.files import read_object
 from secformer_rt.graph.huggingface import read_sentence_model
-from secformer_rt.graph.preset import Preset, TwoQuad, explain, load_preset
+from secformer_rt.graph.preset import Preset, explain, load_preset
 
 KEY = "secformer_rt"
 
@@ -25,9 +25,9 @@ class _Named(BaseModel):
 
 def name_preset(preset: Preset) -> dict[str, Any]:
     """What config.json is to say: the preset's name, and the functions that it trained with."""
-    softmax: dict[str, Any] = {"protocol": preset.softmax.protocol}
-    if isinstance(preset.softmax, TwoQuad):
-        softmax["offset"] = preset.softmax.offset
+    # Of an exact one there is nothing to learn, and divisions are protocols.
+    of_softmax = {"protocol", "offset", "power", "epsilon"}
+    softmax = preset.softmax.model_dump(mode="json", include=of_softmax)
     return {"preset": preset.name, "gelu": preset.gelu.model_dump(mode="json"), "softmax": softmax}
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph import ir
-from secformer_rt.graph.approximations import two_quad_weights
-from secformer_rt.graph.preset import Preset, TwoQuad
+from secformer_rt.graph.approximations import softmax_parts
+from secformer_rt.graph.preset import ExactSoftmax, Preset
 from secformer_rt.graph.ranges import Calibration, Quantity
 
 OperationName = Literal[
@@ -168,13 +168,12 @@ def operation_inputs(operation: Operation, rows: int, seed: int = 0) -> dict[str
 
 
 def calibrate_operation(operation: Operation, x: Tensor, preset: Preset) -> Calibration | None:
-    """The range of what is inverted inside a LayerNorm or a 2Quad softmax of x, or None if nothing is."""
+    """The range of what is inverted inside a LayerNorm or a softmax of x, or None if none has to be known."""
     quantity: Quantity
     if operation.op == "layernorm":
         quantity, values = "variance", x.var(dim=-1, correction=0) + EPS
-    elif operation.op == "softmax" and isinstance(preset.softmax, TwoQuad):
-        weights = two_quad_weights(x, preset.softmax.offset, None)
-        quantity, values = "denominator", weights.sum(dim=-1)
+    elif operation.op == "softmax" and not isinstance(preset.softmax, ExactSoftmax):
+        quantity, (_, values) = "denominator", softmax_parts(x, preset.softmax)
     else:
         return None
     low, high = (float(end) for end in torch.aminmax(values))

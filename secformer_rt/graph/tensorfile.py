@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from secformer_rt.errors import BadCheckpointError
+from secformer_rt.errors import BadCheckpointError, UnsupportedModelError
+from secformer_rt.graph.ir import Shape
 
 
 def find_weights(directory: Path) -> Path:
@@ -54,3 +56,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     ):
         raise BadCheckpointError(f"{path} must hold named tensors only: convert it to model.safetensors.")
     return tensors
+
+
+def check_tensors(weights: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Shape]) -> None:
+    """See that a checkpoint holds all tensors that a model reads, and each as config.json has it.
+
+    Raises:
+        BadCheckpointError: one is missing, has another shape, or holds infinite or undefined numbers.
+        UnsupportedModelError: one is quantised.
+    """
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise BadCheckpointError(
+                f"{weights} lacks the tensor {name}: download it again, or correct config.json."
+            )
+        value = tensors[name]
+        if tuple(value.shape) != shape:
+            raise BadCheckpointError(
+                f"Tensor {name} of {weights} has shape {tuple(value.shape)}, and config.json asks for "
+                f"{shape}: use the config.json that belongs to these weights."
+            )
+        if not value.is_floating_point():
+            raise UnsupportedModelError(
+                f"Tensor {name} of {weights} is stored as {value.dtype}: give weights that are not quantised."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise BadCheckpointError(
+                f"Tensor {name} of {weights} holds infinite or undefined numbers: use another copy."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from secformer_rt.graph.huggingface import read_sentence_model
 __all__ = ["Batch", "Tokenizer", "find_tokenizer"]
 
 _POSITIONS = 512
+_GPT2_END = "<|endoftext|>"
 
 
 def find_tokenizer(directory: Path) -> Path | None:
@@ -79,6 +81,10 @@ class Tokenizer:
     def reading(self, positions: int) -> Tokenizer:
         """The same for a model, or a caller, with room for another number of tokens."""
         return Tokenizer(self._tokenizer, positions)
+
+    def spell(self, token: int) -> str:
+        """A token as JSON text: in quotes, with its blanks and controls to be seen."""
+        return json.dumps(self._tokenizer.decode([token], skip_special_tokens=False), ensure_ascii=False)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Batch:
         """Token ids of the texts (or pairs of texts), padded to the longest.
@@ -144,7 +150,7 @@ def _word_piece(vocabulary: Path) -> tokenizers.Tokenizer:
 
 
 def _byte_pairs(vocabulary: Path) -> tokenizers.Tokenizer:
-    """As RoBERTa's first files have it: vocab.json, and merges.txt beside it."""
+    """As RoBERTa's and GPT-2's first files have it: vocab.json, and merges.txt beside it."""
     path = vocabulary.with_name("tokenizer_config.json")
     blank_first = bool((read_object(path) if path.is_file() else {}).get("add_prefix_space", False))
     wrapper = ByteLevelBPETokenizer(
@@ -152,8 +158,11 @@ def _byte_pairs(vocabulary: Path) -> tokenizers.Tokenizer:
     )
     tokenizer = tokenizers.Tokenizer.from_str(wrapper.to_str())
     first, last = (tokenizer.token_to_id(name) for name in ("<s>", "</s>"))
+    if first is None and tokenizer.token_to_id(_GPT2_END) is not None:  # which puts nothing around a text
+        tokenizer.add_special_tokens([_GPT2_END])
+        return tokenizer
     if first is None or last is None:
-        raise BadCheckpointError(f"{vocabulary} lacks <s> or </s>: give a RoBERTa's vocabulary.")
+        raise BadCheckpointError(f"{vocabulary} lacks <s> or </s>: give a RoBERTa's or a GPT-2's vocabulary.")
     special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     tokenizer.add_special_tokens([name for name in special if tokenizer.token_to_id(name) is not None])
     tokenizer.post_processor = RobertaProcessing(("</s>", last), ("<s>", first), add_prefix_space=blank_first)
@@ -170,7 +179,8 @@ _READERS: dict[str, Callable[[Path], tokenizers.Tokenizer]] = {
 def _positions(directory: Path) -> int:
     path = directory / "config.json"
     config = read_object(path) if path.is_file() else {}
-    value, family = config.get("max_position_embeddings"), FAMILIES.get(str(config.get("model_type")))
+    value = config.get("max_position_embeddings", config.get("n_positions"))  # GPT-2's spelling
+    family = FAMILIES.get(str(config.get("model_type")))
     if isinstance(value, int) and family is not None:
         value -= family.unread_positions(config)
     return value if isinstance(value, int) and value > 0 else _POSITIONS

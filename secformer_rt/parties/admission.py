@@ -1,10 +1,25 @@
-"""Who may make which call."""
+"""Who may make which call, and whose calls are limited in number."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from secformer_rt.errors import BadCertificateError, MismatchError
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.server import Caller
+
+_PARTIES: Final = ("server0", "server1", "dealer")
+_BETWEEN_PARTIES: Final = ("Peer", "Supply")
+
+
+def is_client(rpc: str, role: str | None) -> bool:
+    """Whether a stream counts as a client's. Where roles are not proved, only the call can tell.
+
+    Args:
+        rpc: the call.
+        role: of the caller's certificate; None in plain text.
+    """
+    return rpc not in _BETWEEN_PARTIES if role is None else role not in _PARTIES
 
 
 def admit(caller: Caller, hello: wire_pb2.Hello, here: str, *roles: str) -> str:

@@ -39,6 +39,7 @@ PINGS: Final = 9
 PING_BYTES: Final = 8
 BULK_BYTES: Final = 4 << 20  # in each direction
 AT_ONCE: Final = 4
+LIMIT_S: Final = 120.0  # for all of it
 _TIME: Final = struct.Struct("<d")
 
 assert _TIME.size == PING_BYTES
@@ -67,6 +68,7 @@ class Checkup:
         return {RPC: self._answer}
 
     def _answer(self, link: Link, caller: Caller) -> None:
+        link.limit(LIMIT_S)
         theirs = link.receive_hello(self._handshake_s)
         link.peer = admit(caller, theirs, self._role, *HOLDERS)
         if not self._free.acquire(blocking=False):

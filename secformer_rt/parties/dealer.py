@@ -100,12 +100,13 @@ class Dealer:
         self._kept.close()
 
     def _supply(self, link: Link, caller: Caller) -> None:
-        hello = link.receive_hello(self._settings.timeouts.handshake_s)
+        handshake_s = self._settings.timeouts.handshake_s
+        hello = link.receive_hello(handshake_s)
         link.peer = admit(caller, hello, "dealer", *SERVERS)
         check_run_id(hello)
         note(run=short(hello.run_id), operation=hello.purpose)
         say(logger, "started", caller=link.peer)
-        description = json_of(link.receive_control(wire_pb2.Manifest))
+        description = json_of(link.receive_control(wire_pb2.Manifest, handshake_s))
         self._kept.runs.burn(hello.run_id, hello.role)
         if hello.purpose == "provision":
             self._provision(link, hello, parse(Manifest, description, link.peer))

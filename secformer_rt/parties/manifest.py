@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from secformer_rt import __version__
 from secformer_rt.errors import BadInputError, DesyncError, MismatchError
-from secformer_rt.graph.architecture import Architecture
-from secformer_rt.graph.bert import Embedding, build_bert
+from secformer_rt.graph.bert import Embedding
 from secformer_rt.graph.ir import Graph
+from secformer_rt.graph.models import Transformer, build_graph
 from secformer_rt.graph.operations import Operation, build_operation
 from secformer_rt.graph.preset import Preset, explain
 from secformer_rt.graph.ranges import Calibration
@@ -32,7 +32,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(max_length=200)
-    architecture: Architecture | Operation
+    architecture: Transformer | Operation
     preset: Preset
     calibration: Calibration | None
     embedding: Embedding
@@ -60,18 +60,18 @@ class Manifest(BaseModel):
                 )
             graph = build_operation(self.architecture, batch)
         else:
-            graph = build_bert(self.architecture, batch, tokens, masked=masked, embedding=self.embedding)
+            graph = build_graph(self.architecture, batch, tokens, masked=masked, embedding=self.embedding)
         return Lowering(graph, self.preset, self.calibration)
 
-    def encoder(self) -> Architecture:
-        """The dimensions of the BERT that this model is.
+    def transformer(self) -> Transformer:
+        """The dimensions of the encoder or decoder that this model is.
 
         Raises:
             BadInputError: it is a single operation.
         """
         if isinstance(self.architecture, Operation):
             raise BadInputError(
-                f"Model {self.model!r} is a single operation, not a BERT: measure it with bench ops."
+                f"Model {self.model!r} is a single operation and reads no texts: measure it with bench ops."
             )
         return self.architecture
 

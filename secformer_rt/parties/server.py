@@ -157,11 +157,13 @@ class ComputeServer:
             self._run(session, lowering, plan, provisioned.model, room, began, laps)
 
     def _greet(self, client: Link, caller: Caller, *roles: str) -> tuple[wire_pb2.Hello, bytes]:
-        hello = client.receive_hello(self._around.settings.timeouts.handshake_s)
+        timeouts = self._around.settings.timeouts
+        client.limit(timeouts.run_s)
+        hello = client.receive_hello(timeouts.handshake_s)
         client.peer = admit(caller, hello, self._around.role, *roles)
         check_run_id(hello)
         note(run=short(hello.run_id), operation=hello.purpose)
-        return hello, json_of(client.receive_control(wire_pb2.Manifest))
+        return hello, json_of(client.receive_control(wire_pb2.Manifest, timeouts.handshake_s))
 
     def _agree(
         self,

@@ -64,6 +64,7 @@ class Timeouts(_Strict):
     connect_s: float = Field(default=30.0, gt=0)  # for a peer to come up
     handshake_s: float = Field(default=10.0, gt=0)  # for a caller to say what it wants
     progress_s: float = Field(default=30.0, gt=0)  # without any sign of life in a run
+    run_s: float = Field(default=3600.0, gt=0)  # for all of a client's run, whatever its signs of life
 
 
 class Store(_Strict):
@@ -83,6 +84,7 @@ class Settings(_Strict):
     insecure: bool = False  # plain text: for loopback only
     threads: int = Field(default=1, ge=1, le=256)  # compute threads of a party
     streams: int = Field(default=16, ge=2, le=1024)  # open streams of a party
+    streams_per_client: int | None = Field(default=None, ge=1, le=1024)  # see :meth:`client_streams`
     timeouts: Timeouts = Timeouts()
     expand_gb: float = Field(default=EXPAND_GB, ge=0)  # of a server's memory, for shares expanded ahead
     store: Store = Store()
@@ -91,6 +93,13 @@ class Settings(_Strict):
         """The endpoint of a party."""
         endpoint: Endpoint = getattr(self, role)
         return endpoint
+
+    def client_streams(self) -> int:
+        """How many of its streams a party gives to one client: three eighths of them unless the file says.
+
+        A run takes two streams of server 0, so that some are left for others.
+        """
+        return self.streams_per_client or max(1, 3 * self.streams // 8)
 
     def encryption(self) -> Tls | None:
         """How links are encrypted; None where they are in plain text.

@@ -20,6 +20,8 @@ from secformer_rt.graph.preset import (
     Gelu,
     Polynomial,
     Quad,
+    ReluGelu,
+    Tanh,
     TanhGelu,
 )
 from secformer_rt.protocols.bits import arithmetic
@@ -39,7 +41,7 @@ from secformer_rt.protocols.truncation import truncate
 
 
 def gelu(
-    x: Secret, choice: Gelu, tanh: FourierTanh, *, frac: int, bits: int, comparison: Comparison
+    x: Secret, choice: Gelu, tanh: Tanh, *, frac: int, bits: int, comparison: Comparison
 ) -> Protocol[Secret]:
     """GeLU as ``choice`` says; ``tanh`` serves a :class:`TanhGelu`. Costs and errors: of the one chosen.
 
@@ -51,6 +53,7 @@ def gelu(
     quad       :func:`~.polynomial.quad`                1      8
     polynomial :func:`~.polynomial.piecewise`           3      36.125 (PUMA)
     tanh       :func:`tanh_gelu`                        4      30.75
+    relu       :func:`relu`                             3      9.375
     ========== ======================================== ====== ==============
     """
     match choice:
@@ -62,7 +65,10 @@ def gelu(
             return (yield from quad(x, choice, frac=frac, bits=bits))
         case Polynomial():
             return (yield from piecewise(x, choice, frac=frac, bits=bits, comparison=comparison))
+        case ReluGelu():
+            return (yield from relu(x, frac=frac, bits=bits, comparison=comparison))
         case TanhGelu():
+            assert isinstance(tanh, FourierTanh)
             return (yield from tanh_gelu(x, choice, tanh, frac=frac, bits=bits, comparison=comparison))
 
 
@@ -169,22 +175,24 @@ def even_gelu(x: Secret, choice: EvenSeries, *, frac: int) -> Protocol[Secret]:
     return even.local(even.share + half.share).plus_public(round(constant * 2**even.frac))
 
 
-def tanh(x: Secret, choice: FourierTanh, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
-    """Tanh by its own saturating series. The result has 14 fraction bits.
+def tanh(x: Secret, choice: Tanh, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
+    """Tanh by its own saturating series, or as :func:`~.polynomial.piecewise` if it comes in pieces.
+
+    The result has 14 fraction bits, and 18 in pieces. What follows is for the series.
 
     Cost: 3 rounds: x's truncation and two for the series; 12 bytes and 22 bits each way; dealer: as
     :func:`erf_gelu` without the last product's 9.75 bytes.
     Error: the series' (at most 5e-4 for 14 terms, and its own), beside x's rounding times the slope.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU's series, for tanh.
     """
+    if isinstance(choice, Polynomial):
+        return (yield from piecewise(x, choice, frac=frac, bits=bits, comparison=comparison))
     _, opened = yield from open_for_series(x, choice.period, frac)
     return (yield from saturating_series(opened, choice, bits=bits, comparison=comparison))
 
 
-def sigmoid(
-    x: Secret, choice: FourierTanh, *, frac: int, bits: int, comparison: Comparison
-) -> Protocol[Secret]:
-    """``(1 + tanh(x / 2)) / 2``: both halves are free, being one more fraction bit. The result has 15.
+def sigmoid(x: Secret, choice: Tanh, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
+    """``(1 + tanh(x / 2)) / 2``: both halves are free, being one more fraction bit of tanh's result.
 
     Cost and source: those of :func:`tanh`; x / 2 is truncated unless it has at most ``frac`` fraction bits.
     Error: half of its.

@@ -19,7 +19,7 @@ from secformer_rt.protocols.comparison import borrow, less_than
 from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, Term, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source, constants
 from secformer_rt.protocols.product import product
-from secformer_rt.protocols.truncation import truncate, truncate_many
+from secformer_rt.protocols.truncation import truncate, truncate_many, truncated_opening
 
 POWER_FRAC = 30  # of the limit's powers: with twice as many, results below 4 stay below 2^62
 
@@ -146,8 +146,9 @@ def limit_exponential(
     y is in a ring of k < 64 bits. One opening widens it to 64 bits and serves the first square and the
     comparison; dividing by 2^n is a change of fraction bits. Every further square takes the truncation of
     the one before, whose opening its product is made of. Far below the clip, down to the end of y's ring,
-    widening and squaring make garbage modulo 2^64; the comparison is right there too, modulo 2^k, and the
-    garbage is multiplied by an exact 0. It runs beside the squarings, and joins the last product.
+    widening or squaring makes garbage modulo 2^64; the comparison is right there too, modulo 2^k, and the
+    garbage is multiplied by an exact 0. It runs beside the squarings, and joins the last product. A ring
+    that ends before the clip needs no comparison.
 
     Cost: ``1 + max(n - 1, 2)`` rounds; for 24-bit y ``8n - 5`` bytes and 11 bits an element each way. With
     the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for 11. Dealer: at most ``3n + 8`` words an element.
@@ -164,10 +165,15 @@ def limit_exponential(
             f"{squarings} squarings cannot follow exp down to -{clip:g}: use a clip of at most "
             f"{2 ** (squarings + 1)}, or more squarings."
         )
-    (wide,) = yield from truncate_many(y, (y.frac,))
-    opened = wide.truncated
-    assert opened is not None
+    # Widening serves one half of a ring: that below 1.
+    shift = (1 << (y.ring - 2)) - (1 << y.frac)
+    (wide,) = yield from truncate_many(y.plus_public(shift), (y.frac,))
+    opened = truncated_opening(wide)
+    opened = replace(opened, public=opened.public - shift, form=opened.form.plus(-shift))
     threshold = ceil(-clip * 2**y.frac)
+    if 1 << (y.ring - 1) < (1 << y.frac) - threshold:  # its ring ends before the clip
+        root = yield from _half_power(opened.form, squarings)
+        return (yield from product(root, root))
     keep, root = yield from parallel(
         _kept(opened, threshold, bits=y.ring, drop=0, comparison=comparison),
         _half_power(opened.form, squarings),

@@ -6,17 +6,23 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from secformer_rt.graph import ir
+from secformer_rt.graph.causal import Hidden, hidden_scores
 from secformer_rt.graph.iterations import InverseKind
-from secformer_rt.graph.preset import FixedPointBits, Preset, TwoQuad
+from secformer_rt.graph.preset import FixedPointBits, Preset, TwoQuad, TwoRelu
 from secformer_rt.graph.ranges import Calibration, inverse_range, node_iteration
 from secformer_rt.protocols.activations import gelu, relu, sigmoid, tanh
+from secformer_rt.protocols.affine import affine
+from secformer_rt.protocols.causal import hide_future
 from secformer_rt.protocols.core import Protocol, Secret, parallel
 from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
+from secformer_rt.protocols.local import INPUT_FRAC, local
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.narrow import narrow
+from secformer_rt.protocols.relu_softmax import two_relu_attend, two_relu_softmax
+from secformer_rt.protocols.residual import residual
 from secformer_rt.protocols.rings import Rings
 from secformer_rt.protocols.softmax import (
     MASKED,
@@ -28,7 +34,6 @@ from secformer_rt.protocols.softmax import (
 from secformer_rt.protocols.truncation import truncate, truncate_locally, truncate_many
 
 ROOM = 52  # fraction bits of a product, which leaves 2^10 for its value
-INPUT_FRAC = 16  # of fixed-point inputs: pooling weights; embeddings take the table's
 RESULT_FRAC = 22  # of an inverse that is an operation of its own
 SLOPE_FRAC = 30  # of its seeds
 
@@ -43,6 +48,7 @@ KINDS: dict[type, str] = {
     ir.Gelu: "gelu",
     ir.Tanh: "tanh",
     ir.MeanPool: "pooling",
+    ir.LastToken: "pooling",
     ir.Sigmoid: "sigmoid",
     ir.Relu: "relu",
     ir.Softmax: "softmax",
@@ -94,6 +100,8 @@ class Lowering:
 
     def protocol(self, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret]:
         """The protocol that computes ``node`` from its input wires."""
+        if isinstance(node.op, ir.Attend) and node.op.causal:
+            wires = [hide_future(wires[0], self._hidden(node.inputs[0])), *wires[1:]]
         bits, op, x = self.preset.fixed_point, node.op, wires[0]
         if bits.rings == "narrow" and (found := narrow(self.rings, node, wires, model)) is not None:
             return (yield from found)
@@ -104,18 +112,11 @@ class Lowering:
             room = ROOM // 2 if self._feeds_scores(node) else ROOM
             x = yield from self._reduced(x, room - weight.frac, bits.activation)
             y = yield from linear(x, weight)
+            if len(node.parameters) == 1:
+                return y
             return y.local(y.share + model.offsets[node.parameters[1]].at(y.frac).share)
         if isinstance(op, ir.LayerNorm):
-            result = yield from layer_norm(
-                x,
-                model.gains[node.parameters[0]],
-                model.offsets[node.parameters[1]],
-                self.preset.layernorm,
-                self.preset.comparison,
-                inverse_range(self.graph, node, self.preset, self.calibration),
-                op.eps,
-                bits,
-            )
+            result = yield from self._norm(op, node, x, model)
             if bits.truncation == "local":
                 fine = truncate_locally(result, bits.hidden)
                 fine.coarse = truncate_locally(result, bits.activation)
@@ -133,13 +134,27 @@ class Lowering:
         if isinstance(op, ir.Attend):
             return (yield from self._attend(node, wires))
         if isinstance(op, ir.Gelu | ir.Tanh | ir.Sigmoid | ir.Relu):
-            return (yield from self._activation(op, x))
+            return (yield from self._activation(op, node, x))
         if isinstance(op, ir.Softmax | ir.Maximum | ir.Reciprocal | ir.InverseRoot):
             return (yield from self._row(op, node, x))
         if isinstance(op, ir.MeanPool) and len(wires) == 2:
             pooled = yield from secret_matmul(wires[1].local(wires[1].share[:, None, :]), x)
             return pooled.local(pooled.share[:, 0])
-        return _local(op, node, wires, model)
+        if isinstance(op, ir.LastToken) and len(wires) == 2:
+            last = yield from secret_matmul(wires[1].local(wires[1].share[:, None, :]), x, ring=x.ring)
+            return last.local(last.share[:, 0])
+        if isinstance(op, ir.Add | ir.AddRows):
+            return (yield from residual(self.graph, node, wires, model, bits))
+        return local(op, node, wires, model)
+
+    def _norm(self, op: ir.LayerNorm, node: ir.Node, x: Secret, model: Model) -> Protocol[Secret]:
+        gain, offset = model.gains[node.parameters[0]], model.offsets[node.parameters[1]]
+        choice, bits = self.preset.layernorm, self.preset.fixed_point
+        if choice.protocol == "affine":
+            return (yield from affine(x, gain, offset, frac=bits.hidden))
+        bounds = inverse_range(self.graph, node, self.preset, self.calibration)
+        method = self.preset.comparison
+        return (yield from layer_norm(x, gain, offset, choice, method, bounds, op.eps, bits))
 
     def _readers(self, node: ir.Node) -> list[ir.Node]:
         return [other for other in self.graph.nodes if node.name in other.inputs]
@@ -171,7 +186,13 @@ class Lowering:
             return (
                 yield from two_quad_attend(scores, values, mask, choice, iteration, bounds, bits, comparison)
             )
+        if isinstance(choice, TwoRelu):
+            return (
+                yield from two_relu_attend(scores, values, mask, choice, iteration, bounds, bits, comparison)
+            )
         reach = self._reach(node.inputs[0])
+        if isinstance(node.op, ir.Attend) and node.op.causal:
+            reach = self._hidden(node.inputs[0]).reach
         return (yield from exact_attend(scores, values, mask, choice, iteration, bits, comparison, reach))
 
     def _reach(self, wire: str) -> float:
@@ -179,15 +200,18 @@ class Lowering:
         seen = self.calibration and self.calibration.range(wire, "output")
         return min(MASKED, max(-seen[0], seen[1])) if seen else MASKED
 
-    def _activation(self, op: ir.Gelu | ir.Tanh | ir.Sigmoid | ir.Relu, x: Secret) -> Protocol[Secret]:
+    def _hidden(self, scores: str) -> Hidden:
+        """What becomes of the scores of a causal softmax."""
+        return hidden_scores(self.preset.softmax, self._reach(scores))
+
+    def _activation(
+        self, op: ir.Gelu | ir.Tanh | ir.Sigmoid | ir.Relu, node: ir.Node, x: Secret
+    ) -> Protocol[Secret]:
         preset, frac = self.preset, self.preset.fixed_point.function
         width = preset.fixed_point.range + frac + 2
         if isinstance(op, ir.Gelu):
-            return (
-                yield from gelu(
-                    x, preset.gelu, preset.tanh, frac=frac, bits=width, comparison=preset.comparison
-                )
-            )
+            choice, comparison = self.rings.gelu(node), preset.comparison
+            return (yield from gelu(x, choice, preset.tanh, frac=frac, bits=width, comparison=comparison))
         if isinstance(op, ir.Relu):
             return (yield from relu(x, frac=frac, bits=width, comparison=preset.comparison))
         function = tanh if isinstance(op, ir.Tanh) else sigmoid
@@ -206,6 +230,8 @@ class Lowering:
             choice = preset.softmax
             if isinstance(choice, TwoQuad):
                 return (yield from two_quad_softmax(x, choice, iteration, bounds, bits, preset.comparison))
+            if isinstance(choice, TwoRelu):
+                return (yield from two_relu_softmax(x, choice, iteration, bounds, bits, preset.comparison))
             reach = self._reach(node.inputs[0])
             return (yield from exact_softmax(x, choice, iteration, bits, preset.comparison, reach))
         kind: InverseKind = "reciprocal" if isinstance(op, ir.Reciprocal) else "rsqrt"
@@ -216,30 +242,3 @@ class Lowering:
                 frac=RESULT_FRAC, input_frac=x.frac, slope_frac=SLOPE_FRAC, comparison=preset.comparison,
             )
         )  # fmt: skip
-
-
-def _local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secret:
-    """Operations that need no communication."""
-    x = wires[0]
-    if isinstance(op, ir.Add):
-        frac, ring = max(x.frac, wires[1].frac), min(x.ring, wires[1].ring)
-        mean = next((wire.mean for wire in wires if wire.mean is not None), None)
-        return Secret(x.server, x.at(frac).share + wires[1].at(frac).share, frac, ring, mean=mean)
-    if isinstance(op, ir.AddRows):
-        rows = model.offsets[node.parameters[0]]
-        length = x.shape[-2]
-        frac = max(x.frac, rows.frac)
-        added = rows.local(rows.share[op.start : op.start + length]).at(frac)
-        return x.local(x.at(frac).share + added.share, frac)
-    if isinstance(op, ir.SplitHeads):
-        batch, length, hidden = x.shape
-        split = x.share.reshape(batch, length, op.heads, hidden // op.heads)
-        return x.local(split.transpose(1, 2).contiguous())
-    if isinstance(op, ir.MergeHeads):
-        return x.local(x.share.transpose(1, 2).reshape(node.shape))
-    if isinstance(op, ir.FirstToken):
-        return x.local(x.share[:, 0].contiguous())
-    if isinstance(op, ir.MeanPool):
-        length = x.shape[1]
-        return x.local(x.share.sum(1) * round(2**INPUT_FRAC / length), x.frac + INPUT_FRAC)
-    raise TypeError(f"no protocol computes {type(op).__name__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -21,21 +22,25 @@ class Patience:
         timeout_s: The limit.
     """
 
-    def __init__(self, timeout_s: float, progress_at: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, timeout_s: float, progress_at: Callable[[], float] | None = None, ends_at: float = math.inf
+    ) -> None:
         """Start the clock.
 
         Args:
             timeout_s: The limit.
             progress_at: When there last was progress, on the monotonic clock; None if nothing extends it.
+            ends_at: When the wait ends whatever extends it, on the same clock.
         """
         self.timeout_s = timeout_s
         self._started_at = time.monotonic()
         self._progress_at = progress_at
+        self._ends_at = ends_at
 
     def remaining_s(self) -> float:
         """How many seconds are left, as of now."""
         since = self._started_at if self._progress_at is None else max(self._started_at, self._progress_at())
-        return since + self.timeout_s - time.monotonic()
+        return min(since + self.timeout_s, self._ends_at) - time.monotonic()
 
 
 class ByteQueue(Generic[T]):

@@ -19,6 +19,7 @@ from secformer_rt.errors import (
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.byte_queue import ByteQueue
 from secformer_rt.transport.link import DEFAULT_TIMEOUT_S, DEFAULT_WINDOW_BYTES, Link
+from secformer_rt.transport.quota import REFUSAL
 from secformer_rt.transport.raw import StreamBroken, drain
 
 SERVICE: Final = wire_pb2.DESCRIPTOR.services_by_name["Party"].full_name
@@ -40,6 +41,10 @@ _NO_TLS: Final = ("TLS failed; `secformer-rt health` says why.", BadCertificateE
 _TLS_SIGNS: Final = ("SSL_ERROR_SSL", "Verification Check failed")
 _NO_PONG: Final = ("it has not answered a ping in time.", PeerLostError)
 _PING_SIGNS: Final = ("ping timeout", "keepalive timeout")
+_QUOTA: Final = (
+    "this client has as many calls open there as one may, streams_per_client; try again when one has ended.",
+    PeerUnreachableError,
+)
 _OVERSIZE: Final = ("a frame was larger than the protocol allows.", DesyncError)
 
 
@@ -98,6 +103,8 @@ def _explain(code: grpc.StatusCode, details: str) -> StreamBroken:
     # The core uses one code for several things and tells them apart only in words.
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return StreamBroken(*_OVERSIZE)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and REFUSAL in details:
+        return StreamBroken(*_QUOTA)
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in details for sign in _TLS_SIGNS):
         return StreamBroken(*_NO_TLS)
     if code is grpc.StatusCode.UNAVAILABLE and any(sign in details for sign in _PING_SIGNS):

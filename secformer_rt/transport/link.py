@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -70,6 +72,7 @@ class Link:
         self._frame_lock = threading.Lock()
         self._said_goodbye = False
         self._closed = False
+        self._limit_s = self._ends_at = math.inf
         self._inbox = Inbox(peer, raw, self._meter, window_bytes)
 
     @property
@@ -85,6 +88,10 @@ class Link:
     def traffic(self) -> Traffic:
         """Bytes so far: sent as of the last message queued, received as of the last message taken."""
         return self._meter.read()
+
+    def limit(self, seconds: float) -> None:
+        """Wait for this peer so long from now at most, whatever signs of life it gives."""
+        self._limit_s, self._ends_at = seconds, time.monotonic() + seconds
 
     def send(self, tag: int, *buffers: Buffer) -> None:
         """Send one DATA message.
@@ -142,9 +149,10 @@ class Link:
         """Send a `Manifest`, `Accepted`, `Report` or `Seed`."""
         self._send_message(Kind.CONTROL, 0, [memoryview(wrap(message))])
 
-    def receive_control(self, expected: type[M]) -> M:
-        """Receive the control message of a given type, and no other."""
-        data = self._receive_message(Kind.CONTROL, 0, self._patience(), limit=MAX_CONTROL_BYTES)
+    def receive_control(self, expected: type[M], timeout_s: float | None = None) -> M:
+        """Receive the control message of a given type, and no other; for the limit see `receive_hello`."""
+        patience = self._patience() if timeout_s is None else Patience(timeout_s)
+        data = self._receive_message(Kind.CONTROL, 0, patience, limit=MAX_CONTROL_BYTES)
         return unwrap(data, expected, self.peer)
 
     def progress(self) -> None:
@@ -207,7 +215,17 @@ class Link:
         self.close()
 
     def _patience(self) -> Patience:
-        return Patience(self.timeout_s, lambda: max(self._inbox.arrived_at, self._raw.outbox.drained_at))
+        progress_at = lambda: max(self._inbox.arrived_at, self._raw.outbox.drained_at)  # noqa: E731 - one use
+        return Patience(self.timeout_s, progress_at, self._ends_at)
+
+    def _late(self, otherwise: str) -> PeerLostError:
+        """Why a wait has ended: by the limit, or otherwise."""
+        if time.monotonic() < self._ends_at:
+            return PeerLostError(otherwise)
+        return PeerLostError(
+            f"{self.peer} has not ended its run within {self._limit_s:g} s: ask for less at once, or raise"
+            " timeouts.run_s."
+        )
 
     def _send_message(self, kind: Kind, tag: int, views: list[memoryview]) -> None:
         total = sum(view.nbytes for view in views)
@@ -215,7 +233,7 @@ class Link:
             try:
                 self._raw.outbox.wait_below(self._window_bytes, self._patience())
             except TimeoutError:
-                raise PeerLostError(
+                raise self._late(
                     f"{self.peer} has taken nothing for {self.timeout_s:g} s"
                     f" while {describe(kind, tag, total)} waited to be sent."
                 ) from None
@@ -239,7 +257,7 @@ class Link:
             return self._inbox.take(patience)
         except TimeoutError:
             awaited = describe(kind, tag, total)
-            raise PeerLostError(
+            raise self._late(
                 f"{self.peer} has shown no progress for {patience.timeout_s:g} s while {awaited} was awaited."
             ) from None
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,20 +11,27 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import HealthServicer
 
-from secformer_rt.errors import BadConfigError, PeerUnreachableError, PortInUseError, SecformerError
-from secformer_rt.transport.channel import READY, SERVER_OPTIONS, parse_address
+from secformer_rt.errors import BadCertificateError, PeerUnreachableError, PortInUseError, SecformerError
+from secformer_rt.transport.channel import SERVER_OPTIONS, parse_address
 from secformer_rt.transport.grpc_link import SERVICE, ListenerStream, check_rpc
+from secformer_rt.transport.health import Health
 from secformer_rt.transport.identity import Identity
 from secformer_rt.transport.link import DEFAULT_TIMEOUT_S, DEFAULT_WINDOW_BYTES, LINGER_S, Link
+from secformer_rt.transport.listening import obstacle
+from secformer_rt.transport.quota import Quota, caller_of, refuse
 from secformer_rt.transport.raw import drain
 
 logger = logging.getLogger(__name__)
 
-_SPARE_THREADS: Final = 4
+_SPARE_THREADS: Final = 8
 """For health checks and for turning away streams beyond the limit."""
+_QUEUED: Final = 256
+"""Calls that may wait for a thread: those that are turned away come and go at once."""
+_QUEUED_EACH: Final = 32
+"""The same, of one connection."""
+CHECKS_EACH: Final = 2
+"""Health checks of one caller at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Caller:
 
 
 Handler = Callable[[Link, Caller], None]
+Limited = Callable[[str, str | None], bool]
+"""Whether streams of a call, by a caller of this role, count as a client's; None in plain text."""
 
 
 class PartyServer:
@@ -52,7 +59,8 @@ class PartyServer:
 
     Attributes:
         port: The port it listens on.
-        refused: How many streams were turned away because as many as it takes were open.
+        refused: How many streams were turned away because as many as it takes, or takes from one client,
+            were open.
     """
 
     def __init__(
@@ -61,7 +69,10 @@ class PartyServer:
         *,
         role: str,
         max_streams: int,
+        max_streams_each: int | None,
+        limited: Limited,
         timeout_s: float,
+        handshake_s: float,
         window_bytes: int,
         identity: Identity | None,
     ) -> None:
@@ -72,17 +83,22 @@ class PartyServer:
         self._timeout_s = timeout_s
         self._window_bytes = window_bytes
         self._free_streams = threading.Semaphore(max_streams)
+        threads = max_streams + _SPARE_THREADS
+        calls = threads + _QUEUED
+        self._limited, self._quota = limited, Quota(max_streams_each or calls)
         self._runs: dict[Link, threading.Thread] = {}
         self._runs_lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(max_streams + _SPARE_THREADS, thread_name_prefix="party-server")
-        self._server = grpc.server(
-            self._pool, options=SERVER_OPTIONS, maximum_concurrent_rpcs=max_streams + _SPARE_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="party-server")
+        options = (
+            *SERVER_OPTIONS,
+            ("grpc.max_concurrent_streams", threads + _QUEUED_EACH),  # of one connection
+            ("grpc.server_handshake_timeout_ms", int(1000 * handshake_s)),
         )
+        self._server = grpc.server(self._pool, options=options, maximum_concurrent_rpcs=calls)
         methods = {check_rpc(rpc).rsplit("/", 1)[1]: self._method(rpc) for rpc in handlers}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-        self._health = HealthServicer(experimental_thread_pool=self._pool)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # type: ignore[no-untyped-call]
-        self.set_ready(False)
+        self._health = Health(handshake_s, CHECKS_EACH)
+        self._server.add_generic_rpc_handlers((self._health.handler(),))
 
     def start(self, bind: str) -> None:
         """Listen; see `serve`."""
@@ -103,8 +119,7 @@ class PartyServer:
 
     def set_ready(self, ready: bool) -> None:
         """Say through the health service whether this party can take a run."""
-        status = health_pb2.HealthCheckResponse
-        self._health.set(READY, status.SERVING if ready else status.NOT_SERVING)
+        self._health.set_ready(ready)
 
     def stop(self, grace_s: float = 2.0, reason: SecformerError | None = None) -> None:
         """Take no more streams, end the open ones and wait for their handlers, within reason.
@@ -113,7 +128,7 @@ class PartyServer:
             grace_s: How long open streams may take to end by themselves.
             reason: Aborts the open streams at once, and tells the peers this.
         """
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         stopped = self._server.stop(grace_s)
         with self._runs_lock:
             runs = dict(self._runs)
@@ -128,6 +143,11 @@ class PartyServer:
 
     def _method(self, rpc: str) -> grpc.RpcMethodHandler[bytes, bytes]:
         def accept(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            client = self._client(rpc, context)
+            if client is not None and not self._quota.take(client):
+                with self._runs_lock:
+                    self.refused += 1
+                refuse(context)
             stream = ListenerStream(requests, context)
             link = Link(
                 f"the caller of {rpc}",
@@ -137,7 +157,7 @@ class PartyServer:
                 window_bytes=self._window_bytes,
             )
             thread = threading.Thread(
-                target=self._run, args=(link, rpc, context), name=f"{self._role}-{rpc}", daemon=True
+                target=self._run, args=(link, rpc, context, client), name=f"{self._role}-{rpc}", daemon=True
             )
             with self._runs_lock:
                 self._runs[link] = thread
@@ -146,7 +166,15 @@ class PartyServer:
 
         return grpc.stream_stream_rpc_method_handler(accept)
 
-    def _run(self, link: Link, rpc: str, context: grpc.ServicerContext) -> None:
+    def _client(self, rpc: str, context: grpc.ServicerContext) -> str | None:
+        """Whose quota a stream counts against; None if it is no client's."""
+        try:
+            role = self._identify(context)
+        except BadCertificateError:  # which the stream will be told
+            return caller_of(context)
+        return caller_of(context) if self._limited(rpc, role) else None
+
+    def _run(self, link: Link, rpc: str, context: grpc.ServicerContext, client: str | None) -> None:
         try:
             caller = Caller(rpc, context.peer(), self._identify(context))
             link.peer = caller.identity or link.peer
@@ -169,6 +197,8 @@ class PartyServer:
             link.abort(error)
         finally:
             link.close()
+            if client is not None:
+                self._quota.give(client)
             with self._runs_lock:
                 self._runs.pop(link, None)
 
@@ -185,7 +215,10 @@ def serve(
     role: str,
     identity: Identity | None = None,
     max_streams: int = 16,
+    max_streams_each: int | None = None,
+    limited: Limited = lambda rpc, role: True,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    handshake_s: float = DEFAULT_TIMEOUT_S,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
 ) -> PartyServer:
     """Listen for peers.
@@ -199,7 +232,11 @@ def serve(
         role: The role of this party.
         identity: What this party proves itself with, and callers are held against; None is plain text.
         max_streams: How many streams may be open at once; more are turned away.
+        max_streams_each: How many of them one client may have, by its certificate, or by its host in plain
+            text; None is all.
+        limited: Which streams count as a client's.
         timeout_s: How long a link waits without any progress.
+        handshake_s: How long a connection may take to come about, and a health check to ask.
         window_bytes: How far an end may run ahead; see `Link`.
 
     Returns:
@@ -213,39 +250,12 @@ def serve(
         handlers,
         role=role,
         max_streams=max_streams,
+        max_streams_each=max_streams_each,
+        limited=limited,
         timeout_s=timeout_s,
+        handshake_s=handshake_s,
         window_bytes=window_bytes,
         identity=identity,
     )
     server.start(bind)
     return server
-
-
-def obstacle(bind: str, host: str, port: int) -> SecformerError | None:
-    """Find out why nothing can listen somewhere; None if something can.
-
-    The core does not say, and it is content when one of several addresses of a host name is free.
-
-    Args:
-        bind: The address, for the sentence.
-        host: Its host.
-        port: Its port.
-    """
-    errors: list[OSError | None] = []
-    try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            try:
-                with socket.socket(family, kind, protocol) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(address)
-                    probe.listen()
-                errors.append(None)
-            except OSError as error:
-                errors.append(error)
-    except OSError as error:
-        errors.append(error)
-    if any(error is not None and error.errno == errno.EADDRINUSE for error in errors):
-        return PortInUseError(f"{bind} is taken; stop whatever listens there or choose another port.")
-    if None in errors or errors[0] is None:
-        return None
-    return BadConfigError(f"This machine cannot listen on {bind}: {errors[0].strerror}.")

@@ -1,7 +1,7 @@
 """The client of trials, a process because it gets killed and frozen like the parties.
 
 ``python -m secformer_rt.trials.asker CONFIG PRESET TOKENS`` reads commands from standard input, a line each:
-``provision``, or ``infer`` and a model's id. It answers each with one line of JSON.
+``provision``, or ``prepare`` or ``infer`` and a model's id. It answers each with one line of JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from secformer_rt.clients.choices import chosen_preset
 from secformer_rt.clients.connection import Servers
 from secformer_rt.clients.data_owner import DataOwner
 from secformer_rt.clients.model_owner import provision
+from secformer_rt.clients.prepare import prepare
 from secformer_rt.errors import SecformerError
 from secformer_rt.graph.architecture import Architecture, synthetic_architecture, synthetic_parameters
 from secformer_rt.graph.batch import Batch, random_batches
@@ -65,15 +66,22 @@ class Asker:
         """Share the model; says its id."""
         return {"model_id": provision(self._servers, self._manifest, self._parameters).model_id}
 
+    def prepare(self, model_id: str) -> dict[str, Any]:
+        """Have one inference prepared; says which run has dealt it."""
+        batch = self._batch
+        found = prepare(self._servers, model_id, self._manifest, batch.size, batch.tokens, batch.padded)
+        return {"prepared": found.run_ids[0]}
+
     def infer(self, model_id: str) -> dict[str, Any]:
-        """Ask once; says how far the answer is from that in plaintext."""
+        """Ask once; says how far the answer is from that in plaintext, and whether it was prepared."""
         answer = DataOwner(self._servers, model_id, self._manifest).infer(self._batch)
         graph = answer.lowering.graph
         wires = execute(
             graph, self._parameters, answer.inputs, self._manifest.preset, self._manifest.calibration
         )
         plain = wires[graph.outputs[0]].to(torch.float64)
-        return {"difference": float((answer.output - plain).abs().max())}
+        difference = float((answer.output - plain).abs().max())
+        return {"difference": difference, "prepared": all(report.prepared for report in answer.reports)}
 
 
 def answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -94,12 +102,16 @@ def main() -> None:
     config, preset, tokens = sys.argv[1:]
     with Servers(load_settings(Path(config))) as servers:
         asker = Asker(servers, preset, int(tokens))
+        works: dict[str, Callable[..., dict[str, Any]]] = {
+            "provision": asker.provision,
+            "prepare": asker.prepare,
+            "infer": asker.infer,
+        }
         sys.stdout.write("{}\n")
         sys.stdout.flush()
         for line in sys.stdin:
             command, *arguments = line.split()
-            work: Callable[..., dict[str, Any]] = asker.provision if command == "provision" else asker.infer
-            found = answered(partial(work, *arguments))
+            found = answered(partial(works[command], *arguments))
             sys.stdout.write(json.dumps(found) + "\n")
             sys.stdout.flush()
 

@@ -10,12 +10,20 @@ from typing import Final, Literal
 from secformer_rt.trials.relay import DIRECTIONS, Direction
 
 Victim = Literal["server0", "server1", "dealer", "client"]
-Phase = Literal["handshake", "provision", "offline", "online", "output"]
+Phase = Literal["handshake", "provision", "prepare", "offline", "spend", "online", "output"]
 Fault = Literal["killed", "frozen", "restarted", "cut off", "half-open", "disk full"]
 LinkName = tuple[str, str]  # who calls, who is called
 
 VICTIMS: Final[tuple[Victim, ...]] = ("server0", "server1", "dealer", "client")
-PHASES: Final[tuple[Phase, ...]] = ("handshake", "provision", "offline", "online", "output")
+PHASES: Final[tuple[Phase, ...]] = (
+    "handshake",
+    "provision",
+    "prepare",  # the offline phase of a later inference, until both servers hold it on disk
+    "offline",
+    "spend",  # while the servers agree on a prepared inference, and strike it out
+    "online",
+    "output",
+)
 FAULTS: Final[tuple[Fault, ...]] = ("killed", "frozen", "restarted", "cut off", "half-open", "disk full")
 LINKS: Final[tuple[LinkName, ...]] = (
     ("client", "server0"),
@@ -39,6 +47,7 @@ class Case:
         link: Which of the victim's links breaks, where a link does.
         lost: The directions of that link in which bytes are lost, where it is half-open.
         dies: Whether a frozen victim is killed, instead of thawed.
+        prepared: Whether the inference that is struck uses one that has been prepared.
     """
 
     victim: Victim
@@ -49,9 +58,12 @@ class Case:
     link: LinkName
     lost: tuple[Direction, ...]
     dies: bool
+    prepared: bool = False
 
     def __str__(self) -> str:
         words = f"{self.victim} {self.fault} in {self.phase}"
+        if self.prepared and self.phase != "spend":
+            words += " of a prepared inference"
         if self.breaks_link:
             words += f", link {self.link[0]} to {self.link[1]}"
         if self.fault == "half-open":
@@ -92,4 +104,5 @@ def _case(chance: random.Random, victim: Victim, phase: Phase, fault: Fault) -> 
         link=chance.choice([link for link in LINKS if victim in link]),
         lost=chance.choice([("out",), ("back",), DIRECTIONS]),
         dies=chance.random() < 0.5,
+        prepared=phase == "spend" or (phase in ("online", "output") and chance.random() < 0.5),
     )

@@ -9,20 +9,15 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
 from secformer_rt.clients.progress import OnProgress, Stage
-from secformer_rt.graph.architecture import synthetic_parameters
-from secformer_rt.parties.manifest import Request
-from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.settings import ROLES
-from secformer_rt.scheduler.provisioning import is_masked
-from secformer_rt.trials.asker import TEXTS, TOLERANCE, architecture, manifest
+from secformer_rt.trials.asker import TOLERANCE
 from secformer_rt.trials.cases import Case, draw
-from secformer_rt.trials.relay import Direction, Relay
+from secformer_rt.trials.moments import Sizes, arm
 from secformer_rt.trials.stand import Client, Stand
 from secformer_rt.trials.verdicts import Trials, Verdict
 
@@ -31,27 +26,8 @@ BOUND_S: Final = 40.0  # within which everybody must have ended a run that was s
 RECOVERY_S: Final = 60.0  # within which the next request must be answered
 TOKENS: Final = 64  # enough that a phase can be struck in its middle
 PRESET: Final = "exact"
+ATTEMPTS: Final = 3  # at a case, if the run ends before the fault strikes
 _UNANSWERED: Final = ("peer-lost", "peer-unreachable")  # while connections to a new process come up
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Bytes of the phases: of the masked weights, from the dealer to each server, and online each way."""
-
-    provision: int
-    offline: tuple[int, int]
-    online: int
-
-    @classmethod
-    def planned(cls) -> Sizes:
-        """Of the one request."""
-        description, parameters = manifest(PRESET), synthetic_parameters(architecture())
-        request = Request(model_id="0" * 32, batch=TEXTS, tokens=TOKENS, masked=False)
-        _, plan = PlanCache().get(description, request)
-        masked = [p.name for p in description.parameters().parameters if is_masked(p)]
-        weights = sum(8 * parameters[name].numel() for name in masked)
-        first, second = plan.dealer_bytes
-        return cls(weights, (first, second), plan.server_bytes)
 
 
 class Trial:
@@ -59,26 +35,38 @@ class Trial:
 
     def __init__(self, stand: Stand) -> None:
         self._stand = stand
-        self._sizes = Sizes.planned()
+        self._sizes = Sizes.planned(PRESET, TOKENS)
         self._model_id: str | None = None
         self._pids: dict[str, int] = {}
         self._struck = threading.Event()
 
     def run(self, case: Case) -> Verdict:
-        """Strike one request, and ask again."""
-        verdict, stand = Verdict(str(case), case.fault), self._stand
+        """Strike one request, and ask again; once more if a busy machine ends it before it is struck."""
+        verdict = Verdict(str(case), case.fault)
+        for verdict.repeats in range(ATTEMPTS):
+            self._attempt(case, verdict)
+            if verdict.struck or verdict.problems:
+                break
+        if not verdict.struck:
+            verdict.problems.append("the fault did not strike")
+        return verdict
+
+    def _attempt(self, case: Case, verdict: Verdict) -> None:
+        stand = self._stand
         if self._model_id is None:
             self._recover(verdict)
         client = stand.client  # not to be started again before its end has been seen
         self._pids = dict(stand.cluster.pids) | {"client": client.process.pid}
         others = {role: pid for role, pid in stand.cluster.pids.items() if role != case.victim}
         self._struck.clear()
-        self._arm(case)
+        if case.prepared:
+            self._prepare(client, verdict)
+        arm(stand, self._sizes, case, lambda: self._strike(case))
         began = time.monotonic()
         if case.phase == "provision" or self._model_id is None:
             client.ask("provision")
         else:
-            client.ask("infer", self._model_id)
+            client.ask("prepare" if case.phase == "prepare" else "infer", self._model_id)
         try:
             self._await_end(case, client, verdict)
         except TimeoutError:
@@ -89,44 +77,20 @@ class Trial:
             verdict.problems.append("hang: a party has not ended the run")
         verdict.seconds = time.monotonic() - began
         verdict.struck = self._struck.is_set()
-        self._judge(case, verdict)
+        if verdict.struck:
+            self._judge(case, verdict)
         if {role: pid for role, pid in stand.cluster.pids.items() if role in others} != others or not all(
             psutil.pid_exists(pid) for pid in others.values()
         ):
             verdict.problems.append("a party died that nobody had killed")
         self._recover(verdict)
-        return verdict
 
-    def _arm(self, case: Case) -> None:
-        relays, sizes = self._stand.relays, self._sizes
-        strike = lambda: self._strike(case)  # noqa: E731 - the same for every phase
-        if case.phase == "handshake":
-            if case.victim == "dealer":
-                relay = relays[f"server{case.server}", "dealer"]
-            else:
-                relay = relays["client", case.victim if case.victim != "client" else f"server{case.server}"]
-            relay.trip("out", 1, strike)
-        elif case.phase == "provision":
-            relays["server1", "server0"].trip("out", int(case.fraction * sizes.provision), strike)
-        elif case.phase == "offline":
-            size = sizes.offline[case.server]
-            relays[f"server{case.server}", "dealer"].trip("back", int(case.fraction * size), strike)
-        elif case.phase == "online":
-            direction: Direction = "out" if case.server else "back"
-            relays["server1", "server0"].trip(direction, int(case.fraction * sizes.online), strike)
-        else:
-            self._arm_output(relays["client", f"server{case.server}"], case)
-
-    def _arm_output(self, relay: Relay, case: Case) -> None:
-        """Hold back what a server says from its last rounds on; strike when it has done its last."""
-        peer = self._stand.relays["server1", "server0"]
-        peer.trip("out", int(0.97 * self._sizes.online), lambda: relay.hold("back"))
-
-        def strike() -> None:
-            self._strike(case)
-            relay.release()
-
-        self._stand.witness.when("server1" if case.server else "server0", "online done", strike)
+    def _prepare(self, client: Client, verdict: Verdict) -> None:
+        """Have one inference prepared to be struck, and one that must still be right afterwards, if used."""
+        for _ in range(2):
+            client.ask("prepare", str(self._model_id))
+            if "prepared" not in (client.reply(BOUND_S) or {}):
+                verdict.problems.append("nothing could be prepared")
 
     def _strike(self, case: Case) -> None:
         stand = self._stand
@@ -145,11 +109,11 @@ class Trial:
         stand = self._stand
         if case.fault == "frozen" and case.victim == "client":
             # Who is frozen says nothing: the servers must end the run without it.
-            self._struck.wait(BOUND_S)
+            self._wait_struck(client)
             if not stand.witness.wait_idle(BOUND_S):
                 verdict.problems.append("hang: a party waits for a frozen client")
             os.kill(client.process.pid, signal.SIGKILL if case.dies else signal.SIGCONT)
-        elif case.fault == "restarted" and case.victim != "client" and self._struck.wait(BOUND_S):
+        elif case.fault == "restarted" and case.victim != "client" and self._wait_struck(client):
             stand.restart(case.victim)
         found = client.reply(BOUND_S)
         if found is None:
@@ -160,7 +124,15 @@ class Trial:
             verdict.outcome = "answered"
             if not found.get("difference", 0.0) < TOLERANCE:
                 verdict.problems.append("wrong answer")
+            verdict.prepared += found.get("prepared") is True
             self._model_id = found.get("model_id", self._model_id)
+
+    def _wait_struck(self, client: Client) -> bool:
+        """Whether the fault strikes before the run has ended without it."""
+        ends_at = time.monotonic() + BOUND_S
+        while not self._struck.wait(0.1) and not client.replied and time.monotonic() < ends_at:
+            pass
+        return self._struck.is_set()
 
     def _undo(self, case: Case) -> None:
         stand = self._stand
@@ -170,15 +142,11 @@ class Trial:
         if case.victim != "client":
             if case.fault == "frozen" and self._struck.is_set():
                 os.kill(self._pids[case.victim], signal.SIGKILL if case.dies else signal.SIGCONT)
-            if case.ends_victim:
-                if case.fault != "restarted":
-                    stand.restart(case.victim)
-                self._model_id = None  # whoever was killed has forgotten it
+            if case.ends_victim and not (case.fault == "restarted" and self._struck.is_set()):
+                stand.restart(case.victim)
         stand.heal()
 
     def _judge(self, case: Case, verdict: Verdict) -> None:
-        if not verdict.struck:
-            verdict.problems.append("the fault did not strike")
         if verdict.outcome == "unexpected":
             verdict.problems.append(f"an unexpected exception: {verdict.sentence}")
         if verdict.outcome == "killed" and case.victim != "client":
@@ -194,23 +162,27 @@ class Trial:
             verdict.problems.append("the error names no round")
 
     def _recover(self, verdict: Verdict) -> None:
-        """With all parties running again, a request is answered, and rightly."""
+        """With all parties running again, a request is answered, and rightly, until nothing is prepared."""
         began = time.monotonic()
         for role in ROLES:
             self._stand.wait_ready(role)
+        ready = time.monotonic()  # a process takes as long to start as the machine is busy
+        verdict.recovery_s = 0.0
         while True:
-            difference = self._answer()
-            if difference is not None:
-                break
-            if time.monotonic() - began > RECOVERY_S:
+            found = self._answer()
+            if found is not None:
+                verdict.recovery_s = verdict.recovery_s or time.monotonic() - began
+                verdict.prepared += found["prepared"]
+                if not found["difference"] < TOLERANCE:
+                    verdict.problems.append("wrong answer")
+                if not found["prepared"]:
+                    return
+            if time.monotonic() - ready > RECOVERY_S:
                 verdict.problems.append("hang: the next request is not answered")
                 return
-        if not difference < TOLERANCE:
-            verdict.problems.append("wrong answer")
-        verdict.recovery_s = time.monotonic() - began
 
-    def _answer(self) -> float | None:
-        """Provision if need be and ask once: how far the answer is from the right one, if there is one."""
+    def _answer(self) -> dict[str, Any] | None:
+        """Provision if need be and ask once: what came of it, if there is an answer."""
         client = self._stand.client
         try:
             if self._model_id is None:
@@ -224,8 +196,8 @@ class Trial:
             client.close()  # its command would be answered too late
             return None
         if "error" in found and found["error"] not in _UNANSWERED:
-            self._model_id = None
-        return found.get("difference")
+            self._model_id = None  # whoever was killed has forgotten it, unless something is prepared for it
+        return found if "difference" in found else None
 
 
 def _limit_files(pid: int, size: int) -> None:

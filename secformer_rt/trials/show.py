@@ -40,7 +40,7 @@ def show_faults(found: Trials, console: Console) -> None:
 
 
 def show_soak(found: Soak, console: Console) -> None:
-    """Print where each process began and where it ended, after the warm-up."""
+    """Print the least that each process held after the warm-up and in the end, and what growth would show."""
     table = number_table(
         f"{found.inferences} inferences", "process", "RSS, MB", "at the end", "descriptors", "threads"
     )
@@ -55,8 +55,17 @@ def show_soak(found: Soak, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"Largest difference from plaintext {found.difference:.1e}; {found.seconds:.0f} s.", highlight=False
+        f"Largest difference from plaintext {found.difference:.1e}; {found.seconds:.0f} s. {_noticed(found)}",
+        highlight=False,
     )
+
+
+def _noticed(found: Soak) -> str:
+    noticed = [growth.noticed_bytes for growth in found.growth().values()]
+    loss = max((each for each in noticed if each is not None), default=None)
+    if loss is None:
+        return "Too few inferences to see memory grow."
+    return f"A loss of {loss / 1e3:.0f} kB an inference would show."
 
 
 def plot_soak(found: Soak, path: Path) -> None:

@@ -67,6 +67,11 @@ class Client:
         found: dict[str, Any] = json.loads(line)
         return found
 
+    @property
+    def replied(self) -> bool:
+        """Whether something has come that nobody has taken, be it the client's end."""
+        return not self._replies.empty()
+
     def close(self) -> None:
         """End it."""
         assert self.process.stdin is not None

@@ -18,6 +18,8 @@ class Verdict:
         sentence: The client's error.
         seconds: From the request until everybody had ended it.
         recovery_s: From then until the next request was answered, with parties started again.
+        prepared: Answers that used an inference prepared before, at the fault and afterwards.
+        repeats: How often the run was begun again because it ended before the fault struck.
         problems: What is not as it should be.
     """
 
@@ -28,6 +30,8 @@ class Verdict:
     sentence: str = ""
     seconds: float = 0.0
     recovery_s: float = 0.0
+    prepared: int = 0
+    repeats: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -69,6 +73,8 @@ class Trials:
             "passed": self.passed,
             **{name.replace(" ", "_"): count for name, count in self.counts.items()},
             "randomness_used": self.names,
+            "prepared_used": sum(verdict.prepared for verdict in self.verdicts),
+            "repeats": sum(verdict.repeats for verdict in self.verdicts),
             "longest_s": max(verdict.seconds for verdict in self.verdicts),
             "longest_recovery_s": max(verdict.recovery_s for verdict in self.verdicts),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],

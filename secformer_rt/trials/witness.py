@@ -11,7 +11,11 @@ from typing import Any, Final
 
 from secformer_rt.parties.settings import Role
 
-_RUNS: Final = ("provision", "infer")  # operations that begin with "started"; all end with one of the next
+_RUNS: Final = (
+    "provision",
+    "prepare",
+    "infer",
+)  # operations that begin with "started"; all end with one of the next
 _ENDS: Final = ("done", "failed")
 
 

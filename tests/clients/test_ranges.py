@@ -34,6 +34,8 @@ def test_what_fits_is_let_through() -> None:
     check_ranges(manifest(preset("exact"), intermediate=(-255.0, 3.0), attention_scores=(-1.0, 511.0)))
     check_ranges(manifest(even(), intermediate=(-7.9, 7.0)))
     check_ranges(manifest(preset("exact")))
+    check_ranges(manifest(preset("the-x"), attention_residual=(-1023.0, 3.0)))
+    check_ranges(manifest(preset("mpcformer-2relu"), attention_residual=(-1.0, 1024.0)))
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,7 @@ def test_what_fits_is_let_through() -> None:
         (preset("exact"), {"attention_scores": (-600.0, 1.0)}, "less than 512: this model is not supported"),
         (even(), {"intermediate": (-8.0, 1.0)}, r"less than 8: raise gelu\.cut"),
         (even(), {}, "calibrate the model first"),
+        (preset("the-x"), {"attention_residual": (-1.0, 1024.0)}, "less than 1024: distil the model with it"),
     ],
 )
 def test_what_does_not_is_refused(

@@ -21,6 +21,7 @@ from secformer_rt.graph.preset import (
     Quad,
     Seeded,
     TanhGelu,
+    TwoRelu,
 )
 
 GRID = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
@@ -179,3 +180,34 @@ def test_tanh_gelu(preset: Callable[[str], Preset]) -> None:
 
 def test_sigmoid() -> None:
     assert worst(approximations.sigmoid(GRID, TANH), GRID.sigmoid()) < 1.5e-4
+
+
+def test_two_relu_and_its_epsilon() -> None:
+    choice = TwoRelu(protocol="2relu", epsilon=0.5, division=Seeded(protocol="seeded"))
+    scores = torch.tensor([[3.0, -1.0, 1.0], [-1.0, 0.0, -9.0]], dtype=torch.float64)
+    weights, total = approximations.softmax_parts(scores, choice)
+    assert weights.tolist() == [[3, 0, 1], [0, 0, 0]]
+    assert total.tolist() == [[4.5], [0.5]]
+    scores = torch.randn((2, 3, 5, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    scores[0, :, :, 3:] = math.inf
+    assert not approximations.relu_weights(scores, choice, MASK)[0, :, :, 3:].any()
+
+
+def test_the_cube_of_the_x(preset: Callable[[str], Preset]) -> None:
+    """ReLU((x / 2 + 1)^3) over its sum, but for epsilon."""
+    choice = preset("the-x").softmax
+    scores = torch.linspace(-6, 6, 25, dtype=torch.float64)
+    weights, _ = approximations.softmax_parts(scores, choice)
+    torch.testing.assert_close(weights, 8 * torch.relu((scores / 2 + 1) ** 3))
+
+
+def test_the_pieces_of_east(preset: Callable[[str], Preset]) -> None:
+    chosen = preset("east")
+    assert worst(approximations.gelu(GRID, chosen.gelu, chosen.tanh), functional.gelu(GRID)) < 1.14e-3
+    assert worst(approximations.tanh(GRID, chosen.tanh), GRID.tanh()) < 9e-4
+    assert worst(approximations.sigmoid(GRID, chosen.tanh), GRID.sigmoid()) < 4.5e-4
+
+
+def test_relu_for_gelu(preset: Callable[[str], Preset]) -> None:
+    chosen = preset("the-x")
+    assert torch.equal(approximations.gelu(GRID, chosen.gelu, chosen.tanh), GRID.clamp(min=0))

@@ -13,7 +13,7 @@ from secformer_rt.graph.bert import build_bert
 from secformer_rt.graph.calibration import Calibration, bundled_texts, calibrate
 from secformer_rt.graph.checkpoint import Checkpoint
 from secformer_rt.graph.preset import Preset
-from secformer_rt.graph.ranges import node_iteration
+from secformer_rt.graph.ranges import inverse_range, node_iteration
 from secformer_rt.graph.tokenizer import Tokenizer
 
 ARCH = Architecture(hidden=16, layers=2, heads=2, intermediate=24, vocabulary=50, positions=32)
@@ -35,6 +35,25 @@ def test_every_node_has_its_quantities(preset: Callable[[str], Preset]) -> None:
     assert "denominator" in calibration.ranges["layer.1.attention.context"]
     assert "denominator" not in measured(preset("exact")).ranges["layer.1.attention.context"]
     assert calibration.ranges["embeddings"] == calibration.ranges["embeddings.sum"]
+
+
+def test_what_an_affine_norm_and_2relu_need(preset: Callable[[str], Preset]) -> None:
+    chosen = preset("the-x")
+    calibration = measured(chosen)
+    assert not any("variance" in quantities for quantities in calibration.ranges.values())
+    low, high = calibration.ranges["layer.1.attention.context"]["denominator"]
+    assert 1 < low < high
+    graph = build_bert(ARCH, 1, 4, masked=False, embedding="private")
+    nodes = {node.name: node for node in graph.nodes}
+    context, norm = nodes["layer.1.attention.context"], nodes["layer.1.norm"]
+    # A row may be without a positive score: no sum is below epsilon, and any may be just that.
+    assert inverse_range(graph, context, chosen, calibration) == (1.0, 4 * high)
+    assert inverse_range(graph, context, chosen, None)[0] == 1.0
+    assert node_iteration(graph, norm, preset("mpcformer-2relu"), None) is not None
+    affine = preset("mpcformer-2relu").model_copy(update={"layernorm": chosen.layernorm})
+    assert node_iteration(graph, norm, affine, calibration) is None
+    with pytest.raises(ValueError, match="inverts nothing"):
+        inverse_range(graph, norm, chosen, calibration)
 
 
 def test_headroom_moves_ends_outwards() -> None:
@@ -117,7 +136,7 @@ def test_deflation_follows_the_calibration(preset: Callable[[str], Preset]) -> N
 def test_defaults_fit_the_bundled_presets(preset: Callable[[str], Preset]) -> None:
     graph = build_bert(ARCH, 1, 4, masked=False, embedding="private")
     for node in graph.nodes:
-        for name in ("secformer", "mpcformer", "crypten"):
+        for name in ("secformer", "mpcformer", "mpcformer-2relu", "crypten"):
             node_iteration(graph, node, preset(name), None)
 
 

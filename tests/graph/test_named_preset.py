@@ -29,7 +29,7 @@ def test_most_name_none(tmp_path: Path) -> None:
     assert read(tmp_path, None) is None
 
 
-@pytest.mark.parametrize("name", ["secformer", "mpcformer", "exact"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in presets_directory().glob("*.yaml")))
 def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     assert read(tmp_path, name_preset(preset(name))) == preset(name)
 
@@ -47,6 +47,13 @@ def test_its_own_offset_and_gelu_count(tmp_path: Path) -> None:
     assert (found.softmax.offset, found.gelu.coefficients) == (3.5, (0.1, 0.5, 0.125))
     assert found.softmax.division == bundled.softmax.division
     assert read(tmp_path, name_preset(found)) == found
+
+
+def test_what_2relu_was_trained_with_counts(tmp_path: Path) -> None:
+    softmax = {"protocol": "2relu", "offset": 1.5, "power": 2, "epsilon": 0.5}
+    found, bundled = read(tmp_path, {"preset": "the-x", "softmax": softmax}), preset("the-x")
+    assert found is not None
+    assert found.softmax == bundled.softmax.model_copy(update=softmax)
 
 
 def test_where_sentence_transformers_keep_it(tmp_path: Path) -> None:

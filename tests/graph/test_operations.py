@@ -123,6 +123,32 @@ def test_secure_is_the_papers_approximation(op: str) -> None:
     assert float((secure - oracle).abs().max()) < (3e-2 if op == "gelu" else 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [
+        ("gelu", "mpcformer-2relu"),
+        ("softmax", "mpcformer-2relu"),
+        ("gelu", "east"),
+        ("tanh", "east"),
+        ("sigmoid", "east"),
+        ("gelu", "the-x"),
+        ("softmax", "the-x"),
+        ("layernorm", "the-x"),
+        ("rsqrt", "the-x"),
+        ("gelu", "ditto"),
+        ("softmax", "ditto"),
+    ],
+)
+def test_related_designs_are_computed(op: str, name: str) -> None:
+    described = manifest(op, name)
+    lowering = described.lowering(ROWS, COLUMNS, masked=False)
+    operation = make_operation(op, COLUMNS)
+    inputs, parameters = operation_inputs(operation, ROWS), operation_parameters(operation)
+    oracle = execute(lowering.graph, parameters, inputs, described.preset, described.calibration)[NODE]
+    secure = run_model(provision(lowering, parameters), inputs).value(lambda wires: wires[NODE])
+    assert float((secure - oracle).abs().max()) < 3e-3
+
+
 def test_calibration_covers_what_is_inverted() -> None:
     x = torch.tensor([[1.0, 3.0], [0.0, 8.0]], dtype=torch.float64)
     found = calibrate_operation(make_operation("layernorm", 2), x, preset("exact"))
@@ -152,8 +178,8 @@ def test_a_manifest_refuses_other_shapes_and_texts() -> None:
         described.lowering(1, COLUMNS + 1, masked=False)
     with pytest.raises(BadInputError, match="unpadded"):
         described.lowering(1, COLUMNS, masked=True)
-    with pytest.raises(BadInputError, match=r"'gelu' is a single operation, not a BERT.*bench ops"):
-        described.encoder()
+    with pytest.raises(BadInputError, match=r"'gelu' is a single operation and reads no texts.*bench ops"):
+        described.transformer()
     with pytest.raises(BadConfigError, match="at least 1 row"):
         described.lowering(0, COLUMNS, masked=False)
 

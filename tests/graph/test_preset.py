@@ -68,8 +68,10 @@ def changed(tmp_path: Path, key: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("key", "value", "choices"),
     [
-        ("gelu", {"protocol": "magic"}, ("fourier", "even", "quad", "polynomial", "tanh")),
-        ("softmax", {"protocol": "magic"}, ("2quad", "exact")),
+        ("gelu", {"protocol": "magic"}, ("fourier", "even", "quad", "polynomial", "tanh", "relu")),
+        ("tanh", {"protocol": "magic"}, ("fourier", "polynomial")),
+        ("softmax", {"protocol": "magic"}, ("2quad", "2relu", "exact")),
+        ("layernorm", {"protocol": "magic", "rsqrt": {"protocol": "seeded"}}, ("normalised", "affine")),
         ("layernorm", {"rsqrt": {"protocol": "magic"}}, ("goldschmidt", "newton", "seeded")),
         ("comparison", "magic", ("tables", "adder")),
     ],
@@ -96,3 +98,19 @@ def test_pieces_must_match_their_cuts(
     choice = {"protocol": "polynomial", "cuts": cuts, "pieces": pieces}
     with pytest.raises(BadConfigError, match=what):
         load_preset(changed(tmp_path, "gelu", choice), PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "what"),
+    [
+        ("crypten", "tanh", "east", "needs a tanh by fourier"),
+        ("swift", "softmax", "the-x", "take full rings for 2relu"),
+        ("swift", "layernorm", "the-x", "take full rings for affine"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, name: str, key: str, value: str, what: str) -> None:
+    one, other = (yaml.safe_load((PRESETS / f"{n}.yaml").read_text(encoding="utf-8")) for n in (name, value))
+    path = tmp_path / "mixed.yaml"
+    path.write_text(yaml.safe_dump(one | {key: other[key]}), encoding="utf-8")
+    with pytest.raises(BadConfigError, match=what):
+        load_preset(str(path), PRESETS)

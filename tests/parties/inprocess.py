@@ -9,6 +9,7 @@ from pathlib import Path
 from secformer_rt.clients.cluster import loopback_settings
 from secformer_rt.clients.connection import Servers
 from secformer_rt.parties.access import Access
+from secformer_rt.parties.admission import is_client
 from secformer_rt.parties.dealer import Dealer
 from secformer_rt.parties.journal import Journal
 from secformer_rt.parties.metrics import Metrics
@@ -52,7 +53,10 @@ def parties(directory: Path, **overrides: object) -> Iterator[Parties]:
                 role=role,
                 identity=Access(settings, role).identity,
                 max_streams=settings.streams,
+                max_streams_each=settings.client_streams(),
+                limited=is_client,
                 timeout_s=settings.timeouts.progress_s,
+                handshake_s=settings.timeouts.handshake_s,
             )
             stack.callback(server.stop, 0.5)
             server.set_ready(True)

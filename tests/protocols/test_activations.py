@@ -37,6 +37,8 @@ CHOICES: dict[str, Gelu] = {
     "quad": preset("mpcformer").gelu,
     "puma": preset("puma").gelu,
     "crypten": preset("crypten").gelu,
+    "east": preset("east").gelu,
+    "relu": preset("the-x").gelu,
 }
 COMPARISONS: list[Comparison] = ["tables", "adder"]
 
@@ -127,7 +129,8 @@ def test_gelu_over_the_whole_range(name: str, frac: int, comparison: Comparison)
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("even", 5e-5 + 1.5e-4), ("exact", 8e-4), ("puma", 0.02), ("crypten", 1.2e-3)]
+    ("name", "error"),
+    [("even", 5e-5 + 1.5e-4), ("exact", 8e-4), ("puma", 0.02), ("crypten", 1.2e-3), ("east", 1.4e-3)],
 )
 def test_gelu_is_gelu(name: str, error: float) -> None:
     end = 14.0 if name == "even" else 60.0
@@ -140,7 +143,7 @@ def test_gelu_is_gelu(name: str, error: float) -> None:
 
 
 @pytest.mark.parametrize("comparison", COMPARISONS)
-@pytest.mark.parametrize("name", ["exact", "secformer", "puma", "crypten"])
+@pytest.mark.parametrize("name", ["exact", "secformer", "puma", "crypten", "east", "relu"])
 def test_far_out_nothing_is_left_of_the_other_pieces(name: str, comparison: Comparison) -> None:
     """There powers exceed the ring and a series repeats: still 0 or x, to the last bit."""
     end = int(END) << FRAC

@@ -26,13 +26,14 @@ from secformer_rt.protocols.bits import arithmetic
 from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.exponential import exponential, limit_exponential
-from secformer_rt.protocols.inverse import goldschmidt, newton, seeded
+from secformer_rt.protocols.inverse import goldschmidt, newton
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.product import multiply
+from secformer_rt.protocols.seeds import seeded
 from secformer_rt.protocols.softmax import exact_attend, exact_softmax, two_quad_attend, two_quad_softmax
 from secformer_rt.protocols.truncation import truncate, truncate_many
 from secformer_rt.scheduler.plan import Plan

@@ -123,6 +123,20 @@ def test_the_limit_approaches_exp(squarings: int) -> None:
     assert bool((got - want < 2.0 ** (squarings - 28)).all())
 
 
+@pytest.mark.parametrize("ring", [FRAC + 4, FRAC + 5])
+@pytest.mark.parametrize("clip", [14.0, 16.0])
+def test_a_ring_that_ends_before_the_clip(ring: int, clip: float) -> None:
+    """There is nothing to clear, and nothing that a comparison could tell."""
+    y = torch.arange((1 << FRAC) - (1 << ring - 1), (15 << (FRAC - 4)) + 1, 5)
+    outcome = run_words(
+        lambda s, _: limit_exponential(s[0], squarings=5, clip=clip), (y & ((1 << ring) - 1), FRAC, ring)
+    )
+    kept = torch.where(y >= -int(clip * 2**FRAC), power(y, 5), 0.0)
+    assert float((outcome.value() - kept).abs().max()) < 1e-5
+    compared = clip + 1 <= 1 << (ring - 1 - FRAC)
+    assert (outcome.plan.server_bytes * 8 > (ring + 4 * 64 + 1) * len(y)) is compared
+
+
 def test_a_limit_that_would_grow_is_refused() -> None:
     y = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(

@@ -10,8 +10,9 @@ from torch import Tensor
 from secformer_rt.graph.iterations import InverseKind, goldschmidt_steps, newton_steps
 from secformer_rt.graph.preset import Seeded
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.inverse import goldschmidt, newton, seeded
+from secformer_rt.protocols.inverse import goldschmidt, newton
 from secformer_rt.protocols.model import Model
+from secformer_rt.protocols.seeds import seeded
 from tests.protocols.common import run_words, total
 from tests.support import Outcome
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph import approximations
 from secformer_rt.graph.preset import Comparison, Polynomial, Quad
+from secformer_rt.protocols.activations import sigmoid, tanh
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.polynomial import argument, combine, cubic, piecewise, quad, reach
@@ -189,3 +190,23 @@ def test_combining_keeps_the_bits_that_a_value_leaves() -> None:
 )
 def test_reach(coefficients: tuple[float, ...], bound: float, bits: int) -> None:
     assert reach(coefficients, bound) == bits
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_tanh_in_pieces(comparison: Comparison) -> None:
+    choice = preset("east").tanh
+    assert isinstance(choice, Polynomial)
+    words = torch.cat([numbers(choice.cuts), torch.arange(-5 << FRAC, 5 << FRAC, 37)])
+    x = words.double() * UNIT
+    for function, plaintext, frac in ((tanh, x.tanh(), 18), (sigmoid, (x / 2).sigmoid(), 19)):
+        outcome = run_words(
+            lambda s, _, f=function: f(s[0], choice, frac=FRAC, bits=BITS, comparison=comparison),
+            (words, FRAC if function is tanh else FRAC + 1),
+        )
+        assert outcome.results[0].frac == frac
+        assert float((outcome.value() - plaintext).abs().max()) < 1.5e-3
+    far = plain(-(5 << FRAC), 5 << FRAC, 200 << FRAC)
+    outcome = run_words(
+        lambda s, _: tanh(s[0], choice, frac=FRAC, bits=BITS, comparison=comparison), (far, FRAC)
+    )
+    assert outcome.value().tolist() == [-1, 1, 1]

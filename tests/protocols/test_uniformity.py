@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from secformer_rt.graph.iterations import goldschmidt_steps, newton_steps
-from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad
+from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad, TwoRelu
 from secformer_rt.protocols.activations import gelu, tanh
+from secformer_rt.protocols.affine import affine
 from secformer_rt.protocols.bits import arithmetic
 from secformer_rt.protocols.centred_norm import centred_norm
 from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.exponential import exponential
 from secformer_rt.protocols.gelu_product import gelu_product
-from secformer_rt.protocols.inverse import goldschmidt, seeded
+from secformer_rt.protocols.inverse import goldschmidt
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.masking import open_masked
@@ -28,6 +29,8 @@ from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad
 from secformer_rt.protocols.product import multiply
+from secformer_rt.protocols.relu_softmax import two_relu_attend
+from secformer_rt.protocols.seeds import seeded
 from secformer_rt.protocols.softmax import exact_attend, two_quad_attend
 from secformer_rt.protocols.truncation import truncate, truncate_many
 from tests.protocols.common import Build, Parameter, Recorder, Seeds, fresh_seeds, preset, run_words
@@ -149,6 +152,23 @@ def attention(name: str, reach: float = 512.0) -> Build:
     return build
 
 
+def relu_attention(name: str, high: float) -> Build:
+    def build(s: list[Secret], _: Model) -> Protocol[Any]:
+        scores = s[0].local(s[0].share.reshape(40, 1, 8, 8))
+        mask = s[0].local(s[0].share.reshape(-1)[:320].reshape(40, 8), 0)
+        choice = preset(name).softmax
+        assert isinstance(choice, TwoRelu)
+        bounds = (choice.epsilon, high)
+        steps = goldschmidt_steps(*bounds, "reciprocal", 1e-4, 24)
+        return two_relu_attend(scores, scores.local(scores.share), mask, choice, steps, bounds, BITS)
+
+    return build
+
+
+def affine_norm(s: list[Secret], m: Model) -> Protocol[Any]:
+    return affine(s[0].local(s[0].share.reshape(-1, 8)), m.gains["g"], s[0].local(s[0].share[:8]), frac=18)
+
+
 def norm(name: str) -> Build:
     def build(s: list[Secret], m: Model) -> Protocol[Any]:
         x = s[0].local(s[0].share.reshape(-1, 8))
@@ -225,6 +245,11 @@ CASES: dict[str, tuple[Build, tuple[Parameter, ...]]] = {
     "puma's attention": (attention("puma"), ()),
     "crypten's attention": (attention("crypten"), ()),
     "2quad attention": (attention("secformer"), ()),
+    "2relu attention": (relu_attention("mpcformer-2relu", 256.0), ()),
+    "attention of a cube": (relu_attention("the-x", 2.0**20), ()),
+    "functions of east": (functions("east"), ()),
+    "functions of the-x": (functions("the-x"), ()),
+    "affine norm": (affine_norm, (GAIN,)),
     "seeded norm": (norm("exact"), (GAIN,)),
     "goldschmidt norm": (norm("secformer"), (GAIN,)),
     "newton norm": (norm("crypten"), (GAIN,)),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from secformer_rt.clients.progress import ignore_progress
 from secformer_rt.trials.cases import FAULTS, PHASES, VICTIMS, Case, draw
-from secformer_rt.trials.faults import run_cases
+from secformer_rt.trials.faults import ATTEMPTS, Trial, run_cases
 from secformer_rt.trials.soak import Sample, Soak, run_soak
 from secformer_rt.trials.verdicts import Trials, Verdict
 from secformer_rt.trials.witness import Witness
@@ -17,6 +18,7 @@ CASES = (
     Case("server1", "online", "killed", 0.5, 0, ("client", "server1"), ("out",), False),
     Case("server0", "online", "cut off", 0.3, 1, ("server1", "server0"), ("out",), False),
     Case("dealer", "offline", "half-open", 0.4, 0, ("server0", "dealer"), ("back",), False),
+    Case("server0", "spend", "killed", 0.5, 0, ("client", "server0"), ("out",), False, prepared=True),
 )
 
 
@@ -24,10 +26,26 @@ def test_a_few_faults() -> None:
     found = run_cases(CASES, 0, ignore_progress)
     assert found.passed, found.summary()
     outcomes = [verdict.outcome for verdict in found.verdicts]
-    assert outcomes == ["peer-lost"] * 3
+    assert outcomes == ["peer-lost"] * 4
     assert "server1" in found.verdicts[0].sentence
     assert found.names >= 2 * len(CASES)  # every answer used randomness of its own
+    # The one that was struck is lost, and the one beside it is still good when its server has come back.
+    assert [verdict.prepared for verdict in found.verdicts] == [0, 0, 0, 1]
     json.dumps(found.summary())
+
+
+def test_a_case_is_begun_again_until_it_is_struck(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attempt(struck_at: int) -> Callable[[Trial, Case, Verdict], None]:
+        def tried(trial: Trial, case: Case, verdict: Verdict) -> None:
+            verdict.struck = verdict.repeats == struck_at
+
+        return tried
+
+    trial = Trial.__new__(Trial)
+    for struck_at, problems in ((0, 0), (2, 0), (ATTEMPTS, 1)):
+        monkeypatch.setattr(Trial, "_attempt", attempt(struck_at))
+        verdict = trial.run(CASES[0])
+        assert verdict.repeats == min(struck_at, ATTEMPTS - 1) and len(verdict.problems) == problems
 
 
 def test_draws_are_of_a_seed_and_cover_everything() -> None:
@@ -36,6 +54,8 @@ def test_draws_are_of_a_seed_and_cover_everything() -> None:
     assert cases == draw(7, every + 5) != draw(8, every + 5)
     assert len({(case.victim, case.phase, case.fault) for case in cases[:every]}) == every
     assert all(case.victim in case.link for case in cases)
+    assert {case.phase for case in cases if case.prepared} == {"spend", "online", "output"}
+    assert all(case.prepared for case in cases if case.phase == "spend")
 
 
 def line(role: str, event: str, **fields: object) -> str:
