@@ -41,7 +41,7 @@ CASES: dict[str, tuple[list[str], type[SecformerError], str]] = {
     "other tensor": (["run", "--checkpoint", "{adapter}"], UnsupportedModelError, "adapter.weight"),
     "long text": (["run", "word " * 600], BadInputError, "Text 0 has 602 tokens, more than 512"),
     "empty text": (["run", " \n"], BadInputError, "Text 0 is empty"),
-    "no preset": (["run", "--preset", "fast"], BadConfigError, "'fast': choose one of crypten, exact,"),
+    "no preset": (["run", "--preset", "fast"], BadConfigError, "'fast': choose one of crypten, ditto,"),
     "bad key": (["run", "--preset", "{preset}"], BadConfigError, r"gelu\.fourier\.perod: "),
     "stranger": (["party", "mallory", "--config", "{alone}"], BadConfigError, "server0, server1, dealer"),
     "no config": (["party", "dealer", "--config", "{no}"], BadConfigError, "cannot be read"),

@@ -35,6 +35,8 @@ def multilinear(
     Returns:
         int64, contiguous.
     """
+    if weights is not None and len(shape) == 1:
+        return (multilinear(factors, leaves, shape) * weights).sum()
     if compiled() and prod(shape) >= 64:
         return _fused(factors, leaves, shape, weights)
     total = torch.zeros(shape, dtype=torch.int64)

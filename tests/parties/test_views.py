@@ -51,8 +51,8 @@ class Views:
             receive_into(link, tag, target)
             views.data[link._role, link.peer].append(bytes(target))
 
-        def seen_control(link: Link, expected: Any) -> Any:
-            message = receive_control(link, expected)
+        def seen_control(link: Link, expected: Any, *within: float) -> Any:
+            message = receive_control(link, expected, *within)
             views.control[link._role, link.peer].append(message.SerializeToString())
             return message
 
