@@ -152,7 +152,8 @@ def test_servers_log_runs(observed: Observed, role: Role) -> None:
         "failed",
     ]
     started, offline, online, done, failed = inferred
-    assert started["run"] == offline["run"] == online["run"] == done["run"] != failed["run"]
+    # The other server's refusal may come before this one has read which run it is.
+    assert started["run"] == offline["run"] == online["run"] == done["run"] != failed.get("run", "")
     assert (started["caller"], started["preset"]) == ("data-owner", "exact")
     assert (started["batch"], started["tokens"]) == (2, 12)
     assert offline["seconds"] == pytest.approx(report.offline_s, abs=0.1)
