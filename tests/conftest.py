@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
 
+from secformer_rt.cli import main
 from secformer_rt.cli.logs import StandardError
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
 from secformer_rt.clients.connection import Servers
@@ -19,6 +21,22 @@ def no_log_lines_of_other_tests() -> None:
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, StandardError)]
     root.setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def ask(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[object, str, str]]:
+    """Runs the command line here; returns exit code, standard output and standard error."""
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+
+    def run(*arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secformer-rt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -207,15 +207,15 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
 
     def work(server: int) -> dict[str, Secret]:
         material = Material(plan, server, seeds[server], dealt[server])
-        material.prepare(local.models[server])
         material.expand(EXPANDED)
+        material.prepare(local.models[server])
         backends[server] = ServerBackend(plan, material, links[server])
         secrets = {name: Secret(server, s[server], fracs[name]) for name, s in shares.items()}
         engine = Engine(backends[server])
         outputs = engine.run_graph(lowering, local.models[server], secrets, keep)
         assert plan.memory is not None
         assert material.prepared_bytes == plan.memory[server].prepared
-        assert material.expanded_bytes == sum(size for _, size in plan.expanded(EXPANDED)) <= EXPANDED
+        assert material.expanded_bytes == plan.expanded_bytes(EXPANDED) <= EXPANDED
         assert keep or engine.peak_wire_bytes == plan.memory[server].wires
         return outputs
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from secformer_rt.cli import main
 from secformer_rt.errors import BadConfigError, BadInputError
 from secformer_rt.graph.architecture import synthetic_architecture
 from secformer_rt.graph.bert import build_bert
@@ -22,20 +19,6 @@ from secformer_rt.graph.tokenizer import Tokenizer
 from tests.protocols.common import preset
 
 Ask = Callable[..., tuple[object, str, str]]
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Runs the command line here; returns exit code, standard output and standard error."""
-    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secformer-rt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def synthetic(ask: Ask, path: Path, *more: object) -> dict[str, Any]:

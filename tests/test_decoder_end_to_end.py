@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from rich.console import Console
 from torch.nn import functional
 
 from secformer_rt import Cluster
-from secformer_rt.cli import main, presets_directory
+from secformer_rt.cli import presets_directory
 from secformer_rt.clients.ask import ask as ask_model
 from secformer_rt.clients.ask import asked_summary, print_asked
 from secformer_rt.clients.cluster import LocalCluster
@@ -78,20 +76,6 @@ def test_parties_predict_what_the_model_predicts(tmp_path: Path, bare: bool, clu
     shown = io.StringIO()
     print_asked(answers, Console(file=shown, width=120))
     assert likeliest[0] in shown.getvalue()
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs the command line here; returns exit code, standard output and standard error."""
-    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secformer-rt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_calibrate_and_plan(tmp_path: Path, ask: Any) -> None:

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from secformer_rt.cli import main
 from secformer_rt.errors import BadConfigError, BadInputError, SecformerError
 from secformer_rt.graph.named_preset import name_preset
 from tests.distillation.models import TEXTS, write_teacher, write_texts
 from tests.protocols.common import preset
 
 Ask = Callable[..., tuple[object, str, str]]
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Runs the command line here; returns exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secformer-rt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

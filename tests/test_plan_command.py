@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from secformer_rt.cli import main, presets_directory
+from secformer_rt.cli import presets_directory
 from secformer_rt.clients.main_job import Job, describe_job, synthetic_job
 from secformer_rt.clients.plan_job import Asked, job_to_plan, plan_job, plan_presets, plan_summary
 from secformer_rt.clients.plan_show import GROUPS, OTHER, group_costs
@@ -31,21 +29,6 @@ RUN_KEYS = {"model", "preset", "embedding", "tokens", "rounds", "bytes", "dealer
 def tiny_manifest(preset: str = "exact") -> Manifest:
     """As `run --synthetic bert-tiny --tokens 5` describes it to the parties."""
     return describe_job(synthetic_job("bert-tiny", 5, 1), load_preset(preset, presets_directory()), "private")
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs the command line here; returns exit code, standard output and standard error."""
-    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
-
-    def run(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secformer-rt", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return run
 
 
 def asked_json(ask: Any, *arguments: str) -> dict[str, Any]:

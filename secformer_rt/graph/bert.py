@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from secformer_rt.errors import BadConfigError, BadInputError
 from secformer_rt.graph.architecture import Architecture, parameter_list
+from secformer_rt.graph.builder import Builder, check_ids, check_lengths
 from secformer_rt.graph.ir import (
     Add,
     AddRows,
@@ -20,15 +20,9 @@ from secformer_rt.graph.ir import (
     Graph,
     Input,
     LayerNorm,
-    Linear,
     MeanPool,
-    MergeHeads,
-    Node,
-    Op,
     Relu,
-    Scores,
     Shape,
-    SplitHeads,
     Tanh,
 )
 
@@ -47,24 +41,10 @@ def build_bert(arch: Architecture, batch: int, tokens: int, *, masked: bool, emb
     Raises:
         BadConfigError: the sizes are not positive, or the model has too few positions.
     """
-    if batch < 1 or tokens < 1:
-        raise BadConfigError(f"Batch {batch} and tokens {tokens} must both be at least 1.")
-    if tokens > arch.positions:
-        raise BadConfigError(
-            f"{tokens} tokens are more than the model's {arch.positions} positions: ask for fewer."
-        )
     return _Builder(arch, batch, tokens, masked).build(embedding)
 
 
-class _Builder:
-    def __init__(self, arch: Architecture, batch: int, tokens: int, masked: bool) -> None:
-        self.arch = arch
-        self.batch, self.tokens, self.masked = batch, tokens, masked
-        self.rows: Shape = (batch, tokens, arch.hidden)
-        self.inputs: list[Input] = []
-        self.nodes: list[Node] = []
-        self.layer = "embeddings"
-
+class _Builder(Builder[Architecture]):
     def build(self, embedding: Embedding) -> Graph:
         wire = self.embed(embedding)
         if self.masked:
@@ -74,18 +54,7 @@ class _Builder:
             wire = self.feed_forward(self.attention(wire))
         self.layer = "head"
         wire = self.head(wire)
-        used = {name for node in self.nodes for name in node.parameters}
-        parameters = tuple(parameter for parameter in parameter_list(self.arch) if parameter.name in used)
-        return Graph(tuple(self.inputs), parameters, tuple(self.nodes), (wire,))
-
-    def add(
-        self, name: str, op: Op, inputs: tuple[str, ...], shape: Shape, parameters: tuple[str, ...] = ()
-    ) -> str:
-        self.nodes.append(Node(name, self.layer, op, inputs, parameters, shape))
-        return name
-
-    def linear(self, name: str, wire: str, shape: Shape) -> str:
-        return self.add(name, Linear(), (wire,), shape, (f"{name}.weight", f"{name}.bias"))
+        return self.graph(parameter_list(self.arch), wire)
 
     def norm(self, name: str, wire: str) -> str:
         op = LayerNorm(self.arch.eps)
@@ -104,23 +73,7 @@ class _Builder:
 
     def attention(self, wire: str) -> str:
         name = f"{self.layer}.attention"
-        heads = self.arch.heads
-        split: Shape = (self.batch, heads, self.tokens, self.arch.head_size)
-        query, key, value = (
-            self.add(
-                f"{name}.{part}.heads",
-                SplitHeads(heads),
-                (self.linear(f"{name}.{part}", wire, self.rows),),
-                split,
-            )
-            for part in ("query", "key", "value")
-        )
-        square: Shape = (self.batch, heads, self.tokens, self.tokens)
-        scores = self.add(f"{name}.scores", Scores(), (query, key), square)
-        mask = (MASK,) if self.masked else ()
-        context = self.add(f"{name}.context", Attend(), (scores, value, *mask), split)
-        merged = self.add(f"{name}.merged", MergeHeads(), (context,), self.rows)
-        output = self.linear(f"{name}.output", merged, self.rows)
+        output = self.attend(wire, Attend(), *((MASK,) if self.masked else ()))
         residual = self.add(f"{name}.residual", Add(), (output, wire), self.rows)
         return self.norm(f"{name}.norm", residual)
 
@@ -205,21 +158,6 @@ def _check_ids(
 ) -> None:
     if token_ids.ndim != 2 or type_ids.shape != token_ids.shape or lengths.shape != token_ids.shape[:1]:
         raise ValueError("token_ids and type_ids must be (B, T), and lengths (B,)")
-    tokens = token_ids.shape[1]
-    if tokens > arch.positions:
-        raise BadInputError(
-            f"{tokens} tokens are more than the model's {arch.positions} positions: shorten the text."
-        )
-    if bool(((lengths < 1) | (lengths > tokens)).any()):
-        raise ValueError(f"lengths must be within 1 and {tokens}")
-    if not masked and bool((lengths < tokens).any()):
-        raise ValueError("padded texts need a masked graph")
-    for ids, limit, what in (
-        (token_ids, arch.vocabulary, "Token"),
-        (type_ids, arch.token_types, "Token type"),
-    ):
-        if bool(((ids < 0) | (ids >= limit)).any()):
-            worst = int(ids.max()) if int(ids.max()) >= limit else int(ids.min())
-            raise BadInputError(
-                f"{what} {worst} is not among the model's {limit}: use the tokenizer of this checkpoint."
-            )
+    check_lengths(token_ids.shape[1], lengths, arch.positions, masked)
+    check_ids(token_ids, arch.vocabulary)
+    check_ids(type_ids, arch.token_types, "Token type")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from secformer_rt.errors import BadConfigError, BadInputError
 from secformer_rt.graph.bert import EMBEDDINGS, ONE_HOT, Embedding
+from secformer_rt.graph.builder import Builder, check_ids, check_lengths
 from secformer_rt.graph.decoder import Decoder, decoder_parameters
 from secformer_rt.graph.ir import (
     Add,
@@ -21,12 +21,6 @@ from secformer_rt.graph.ir import (
     LastToken,
     LayerNorm,
     Linear,
-    MergeHeads,
-    Node,
-    Op,
-    Scores,
-    Shape,
-    SplitHeads,
 )
 
 LAST = "last"
@@ -43,24 +37,10 @@ def build_decoder(arch: Decoder, batch: int, tokens: int, *, masked: bool, embed
     Raises:
         BadConfigError: the sizes are not positive, or the model has too few positions.
     """
-    if batch < 1 or tokens < 1:
-        raise BadConfigError(f"Batch {batch} and tokens {tokens} must both be at least 1.")
-    if tokens > arch.positions:
-        raise BadConfigError(
-            f"{tokens} tokens are more than the model's {arch.positions} positions: ask for fewer."
-        )
     return _Builder(arch, batch, tokens, masked).build(embedding)
 
 
-class _Builder:
-    def __init__(self, arch: Decoder, batch: int, tokens: int, masked: bool) -> None:
-        self.arch = arch
-        self.batch, self.tokens, self.masked = batch, tokens, masked
-        self.rows: Shape = (batch, tokens, arch.hidden)
-        self.inputs: list[Input] = []
-        self.nodes: list[Node] = []
-        self.layer = "embeddings"
-
+class _Builder(Builder[Decoder]):
     def build(self, embedding: Embedding) -> Graph:
         wire = self.embed(embedding)
         for index in range(self.arch.layers):
@@ -74,18 +54,7 @@ class _Builder:
         if self.arch.head == "next":
             shape = (self.batch, self.arch.vocabulary)
             wire = self.add("head.logits", Linear(), (wire,), shape, ("head.logits.weight",))
-        used = {name for node in self.nodes for name in node.parameters}
-        parameters = tuple(parameter for parameter in decoder_parameters(self.arch) if parameter.name in used)
-        return Graph(tuple(self.inputs), parameters, tuple(self.nodes), (wire,))
-
-    def add(
-        self, name: str, op: Op, inputs: tuple[str, ...], shape: Shape, parameters: tuple[str, ...] = ()
-    ) -> str:
-        self.nodes.append(Node(name, self.layer, op, inputs, parameters, shape))
-        return name
-
-    def linear(self, name: str, wire: str, width: int) -> str:
-        return self.add(name, Linear(), (wire,), (*self.rows[:-1], width), (f"{name}.weight", f"{name}.bias"))
+        return self.graph(decoder_parameters(self.arch), wire)
 
     def norm(self, name: str, wire: str) -> str:
         if self.arch.normalisation == "none":
@@ -103,23 +72,8 @@ class _Builder:
         return self.add("embeddings.sum", AddRows(0), (wire,), self.rows, ("embeddings.positions",))
 
     def attention(self, wire: str) -> str:
-        name, arch = f"{self.layer}.attention", self.arch
-        normed = self.norm(f"{name}.norm", wire)
-        split: Shape = (self.batch, arch.heads, self.tokens, arch.head_size)
-        query, key, value = (
-            self.add(
-                f"{name}.{part}.heads",
-                SplitHeads(arch.heads),
-                (self.linear(f"{name}.{part}", normed, arch.hidden),),
-                split,
-            )
-            for part in ("query", "key", "value")
-        )
-        square: Shape = (self.batch, arch.heads, self.tokens, self.tokens)
-        scores = self.add(f"{name}.scores", Scores(), (query, key), square)
-        context = self.add(f"{name}.context", Attend(causal=True), (scores, value), split)
-        merged = self.add(f"{name}.merged", MergeHeads(), (context,), self.rows)
-        output = self.linear(f"{name}.output", merged, arch.hidden)
+        name = f"{self.layer}.attention"
+        output = self.attend(self.norm(f"{name}.norm", wire), Attend(causal=True))
         return self.add(f"{name}.residual", Add(), (output, wire), self.rows)
 
     def last(self, wire: str) -> str:
@@ -133,11 +87,11 @@ class _Builder:
     def feed_forward(self, wire: str) -> str:
         arch, inner = self.arch, self.norm(f"{self.layer}.norm", wire)
         if arch.intermediate:
-            inner = self.linear(f"{self.layer}.intermediate", inner, arch.intermediate)
             gelu = Gelu("tanh" if arch.activation == "gelu_new" else "none")
             shape = (*self.rows[:-1], arch.intermediate)
+            inner = self.linear(f"{self.layer}.intermediate", inner, shape)
             inner = self.add(f"{self.layer}.gelu", gelu, (inner,), shape)
-        output = self.linear(f"{self.layer}.output", inner, arch.hidden)
+        output = self.linear(f"{self.layer}.output", inner, self.rows)
         return self.add(f"{self.layer}.residual", Add(), (output, wire), self.rows)
 
 
@@ -182,17 +136,5 @@ def decoder_inputs(
 def _check(arch: Decoder, token_ids: Tensor, lengths: Tensor, masked: bool) -> None:
     if token_ids.ndim != 2 or lengths.shape != token_ids.shape[:1]:
         raise ValueError("token_ids must be (B, T), and lengths (B,)")
-    tokens = token_ids.shape[1]
-    if tokens > arch.positions:
-        raise BadInputError(
-            f"{tokens} tokens are more than the model's {arch.positions} positions: shorten the text."
-        )
-    if bool(((lengths < 1) | (lengths > tokens)).any()):
-        raise ValueError(f"lengths must be within 1 and {tokens}")
-    if not masked and bool((lengths < tokens).any()):
-        raise ValueError("padded texts need a masked graph")
-    if bool(((token_ids < 0) | (token_ids >= arch.vocabulary)).any()):
-        worst = int(token_ids.max()) if int(token_ids.max()) >= arch.vocabulary else int(token_ids.min())
-        raise BadInputError(
-            f"Token {worst} is not among the model's {arch.vocabulary}: use the tokenizer of this checkpoint."
-        )
+    check_lengths(token_ids.shape[1], lengths, arch.positions, masked)
+    check_ids(token_ids, arch.vocabulary)

@@ -43,12 +43,13 @@ class Offline:
         return [seed_tensor(self.seed), *self.material.kept()]
 
 
-def dealt(session: Session, plan: Plan, server: int, model: Model) -> Offline:
-    """Ask the dealer, and do the products that need no input."""
+def dealt(session: Session, plan: Plan, server: int, model: Model, room: float = 0) -> Offline:
+    """Ask the dealer, expand shares in at most ``room`` bytes, and do the products that need no input."""
     seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
     tell = teller(session.client, "offline", plan.dealer_bytes[server])
     received = receive_corrections(session.dealer, plan.dealer_bytes[server], tell)
     material = Material(plan, server, seed, received)
+    material.expand(room)
     material.prepare(model)
     dealer = parse(PartyReport, json_of(session.dealer.receive_control(wire_pb2.Report)), "dealer")
     session.dealer.finish()  # it has done its part, and is not needed online

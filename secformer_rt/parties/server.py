@@ -150,7 +150,7 @@ class ComputeServer:
         with (
             given_back(),
             open_session(self._around, client, mine, description, ahead) as session,
-            self._room.granted(sum(size for _, size in plan.expanded(inf))) as room,
+            self._room.granted(plan.expanded_bytes(inf)) as room,
             torch.inference_mode(),
             profiling(request.profiled) as laps,
         ):
@@ -230,10 +230,10 @@ class ComputeServer:
         server, graph = self._around.index, lowering.graph
         if session.taken is None:
             began = time.perf_counter()
-            offline = dealt(session, plan, server, model)
+            offline = dealt(session, plan, server, model, room)
         else:
             offline = restored(plan, server, session.taken.tensors)
-        offline.material.expand(room)
+            offline.material.expand(room)
         shares = SharesIn(session.client, server)
         inputs = {
             wire.name: Secret(
@@ -266,7 +266,7 @@ class ComputeServer:
         report.offline_s, report.online_s = ready - began, done - ready
         assert plan.memory is not None
         report.planned_tensor_bytes = plan.memory[server].total - plan.memory[server].weights
-        report.planned_tensor_bytes += sum(size for _, size in plan.expanded(room))
+        report.planned_tensor_bytes += plan.expanded_bytes(room)
         held = offline.received + offline.material.prepared_bytes + offline.material.expanded_bytes
         report.tensor_bytes = held + engine.peak_wire_bytes
         report.operations = _operations(backend.ledger)

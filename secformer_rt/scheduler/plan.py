@@ -26,13 +26,14 @@ from secformer_rt.scheduler.ledger import Ledger
 class PlannedDeal:
     """One correlation. ``holder`` expands its share of derived fields; the other is sent corrections.
 
-    ``correction_size`` is in bytes.
+    ``correction_size`` is in bytes as they travel, ``expanded_size`` that of a server's shares in memory.
     """
 
     correlation: Correlation
     holder: int
     label: Label
     correction_size: int
+    expanded_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,13 @@ class Plan:
         """
         for index, planned in enumerate(self.deals):
             if not isinstance(planned.correlation, WeightProduct):
-                size = sum(meta_share(item).nbytes for item in planned.correlation.fields)
-                if (limit := limit - size) < 0:
+                if (limit := limit - planned.expanded_size) < 0:
                     return
-                yield index, size
+                yield index, planned.expanded_size
+
+    def expanded_bytes(self, limit: float) -> int:
+        """Bytes of all that is expanded ahead in at most ``limit`` bytes."""
+        return sum(size for _, size in self.expanded(limit))
 
     def last_uses(self) -> dict[Ref, int]:
         """For every dealt tensor that others are derived from: the last deal that needs it."""
@@ -139,8 +143,9 @@ class Planner:
         size = sum(item.size for item in correlation.fields if item.source is Source.DERIVED)
         sent[1 - holder] += size
         self.plan.ledger.cost(label).dealer_bytes += size
-        self.plan.deals.append(PlannedDeal(correlation, holder, label, size))
         shares = tuple(meta_share(item) for item in correlation.fields)
+        expanded = sum(share.nbytes for share in shares)
+        self.plan.deals.append(PlannedDeal(correlation, holder, label, size, expanded))
         return Dealt(len(self.plan.deals) - 1, shares)
 
     def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:

@@ -173,7 +173,7 @@ def peak_memory(plan: Plan, expand_gb: float = EXPAND_GB) -> int:
     if plan.memory is None:
         raise ValueError("only the plan of a graph knows its memory")
     planned = max(memory.total for memory in plan.memory)
-    planned += sum(size for _, size in plan.expanded(expand_gb * 1e9))
+    planned += plan.expanded_bytes(expand_gb * 1e9)
     largest = max((sum(size for _, size in record) for record in plan.ledger.rounds), default=0)
     buffers = round(WEIGHT_COPIES * plan.memory[0].weights) + OPENING_COPIES * largest
     return planned + PROCESS_BYTES + buffers

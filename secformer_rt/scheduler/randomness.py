@@ -114,6 +114,8 @@ class Material:
 
     def _share(self, ref: Ref) -> Tensor:
         assert isinstance(ref.deal, int)
+        if ref.deal in self._expanded:
+            return self._expanded[ref.deal][ref.position]
         planned = self._plan.deals[ref.deal]
         item = planned.correlation.fields[ref.position]
         if item.source is Source.DERIVED and planned.holder != self._server:

@@ -1,4 +1,4 @@
-"""What tests of prepared inferences share."""
+"""What tests of parties share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from secformer_rt.clients.connection import Servers
 from secformer_rt.parties.stock import Stock
+from tests.clients.deployment import Small, small_model
 from tests.parties.stocked import Parties
 
 
@@ -16,6 +18,17 @@ from tests.parties.stocked import Parties
 def everybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     with ExitStack() as stack:
         yield Parties(tmp_path_factory.mktemp("parties") / "store", stack)
+
+
+@pytest.fixture(scope="module")
+def model() -> Small:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def model_id(servers: Servers, model: Small) -> str:
+    """Of the model as the module's own parties hold it."""
+    return model.provision(servers).model_id
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from secformer_rt.parties import server as server_module
 from secformer_rt.parties import shares
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.transport.link import Link
-from tests.clients.deployment import Small, padded_batch, small_model
+from tests.clients.deployment import Small, padded_batch
 from tests.parties.inprocess import clients, parties
 
 BATCH = padded_batch((5, 3))
@@ -23,16 +23,6 @@ BATCH = padded_batch((5, 3))
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with parties(tmp_path_factory.mktemp("certs")) as found, clients(found) as connected:
         yield connected
-
-
-@pytest.fixture(scope="module")
-def model() -> Small:
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def model_id(servers: Servers, model: Small) -> str:
-    return model.provision(servers).model_id
 
 
 def corrupt(patch: pytest.MonkeyPatch, role: str, number: int) -> None:

@@ -26,7 +26,7 @@ from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.channel import health_check
 from secformer_rt.transport.frames import Kind, encode_frame
 from secformer_rt.transport.grpc_link import SERVICE, connect
-from tests.clients.deployment import Small, small_model
+from tests.clients.deployment import Small
 from tests.parties.inprocess import Parties, clients, parties
 from tests.transport.certificates import expire, replace
 from tests.transport.harness import eventually
@@ -47,16 +47,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
 def servers(found: Parties) -> Iterator[Servers]:
     with clients(found) as connected:
         yield connected
-
-
-@pytest.fixture(scope="module")
-def model() -> Small:
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def model_id(servers: Servers, model: Small) -> str:
-    return model.provision(servers).model_id
 
 
 def certs(found: Parties) -> Path:

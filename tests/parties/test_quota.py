@@ -29,7 +29,7 @@ from secformer_rt.transport.certificates import HOLDERS
 from secformer_rt.transport.frames import Kind, encode_frame
 from secformer_rt.transport.grpc_link import SERVICE, connect
 from secformer_rt.transport.link import Link
-from tests.clients.deployment import Small, small_model
+from tests.clients.deployment import Small
 from tests.parties.inprocess import Parties, clients, parties
 from tests.transport.certificates import replace
 from tests.transport.harness import beside, eventually
@@ -50,16 +50,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
 def servers(found: Parties) -> Iterator[Servers]:
     with clients(found) as connected:
         yield connected
-
-
-@pytest.fixture(scope="module")
-def model() -> Small:
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def model_id(servers: Servers, model: Small) -> str:
-    return model.provision(servers).model_id
 
 
 @pytest.fixture

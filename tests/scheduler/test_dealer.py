@@ -253,5 +253,5 @@ def test_a_planned_deal_has_a_label() -> None:
     label = Label("layer.0", "gelu", "layer.0.gelu")
     planner = Planner()
     planner.deal(Mask((3,), 64), label)
-    assert planner.plan.deals == [PlannedDeal(Mask((3,), 64), 0, label, 0)]
+    assert planner.plan.deals == [PlannedDeal(Mask((3,), 64), 0, label, 0, 24)]
     assert planner.plan.deals[0].correction_size == 0
