@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from secformer_rt.ring.jit import compile_now
+from secformer_rt.ring.jit import compile_now, inlined
 
 BLOCK = 2048  # elements of chunk_lookup at a time, a multiple of 8
 PLANE_BLOCK = 2048  # bytes of every plane at a time
@@ -117,6 +119,31 @@ def pack_words(words: NDArray[np.uint64], bits: int, out: NDArray[np.uint64]) ->
     out[at] = held
 
 
+@inlined
+def _inner(whole: int, bits: int, count: int) -> int:
+    """How many words lie in whole words of a stream, with both halves."""
+    return min(count, max(0, (64 * (whole - 1)) // bits))
+
+
+@inlined
+def _word(stream: NDArray[np.uint64], n: Any, bits: Any) -> Any:
+    """Word n of a stream, and whatever follows it above ``bits``."""
+    start = n * bits
+    at, shift = start >> np.uint64(6), start & np.uint64(63)
+    # Shifting by 64 is not defined: by 1 and by at most 63.
+    return (stream[at] >> shift) | ((stream[at + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift))
+
+
+@inlined
+def _last_word(buffer: NDArray[np.uint8], n: int, bits: int) -> Any:
+    """Word n of a stream that may end in the middle of eight bytes."""
+    word = np.uint64(0)
+    for bit in range(bits):
+        place = n * bits + bit
+        word |= np.uint64((buffer[place >> 3] >> (place & 7)) & 1) << np.uint64(bit)
+    return word
+
+
 @compile_now("void(uint8[::1], int64, uint64[::1])")
 def unpack_words(buffer: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]) -> None:
     """Undo :func:`pack_words`.
@@ -126,29 +153,14 @@ def unpack_words(buffer: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]) 
         bits: 1 to 63.
         out: (N,).
     """
+    stream = buffer[: buffer.size // 8 * 8].view(np.uint64)
     mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
-    whole = buffer.size // 8
-    stream = buffer[: 8 * whole].view(np.uint64)
-    last = np.uint64(0)
-    for i in range(8 * whole, buffer.size):
-        last |= np.uint64(buffer[i]) << np.uint64(8 * (i - 8 * whole))
-    # Words of which both halves lie in whole words of the stream need no care.
-    inner = min(out.size, max(0, (64 * (whole - 1)) // bits))
+    inner = _inner(stream.size, bits, out.size)
     some = out[:inner]
     for n in range(some.size):
-        start = np.uint64(n) * np.uint64(bits)
-        at, shift = start >> np.uint64(6), start & np.uint64(63)
-        # Shifting by 64 is not defined: by 1 and by at most 63.
-        high = (stream[at + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift)
-        some[n] = ((stream[at] >> shift) | high) & mask
+        some[n] = _word(stream, np.uint64(n), np.uint64(bits)) & mask
     for n in range(inner, out.size):
-        start = np.uint64(n * bits)
-        place, shift = np.int64(start >> np.uint64(6)), start & np.uint64(63)
-        word = (stream[place] if place < whole else last) >> shift
-        if shift + np.uint64(bits) > np.uint64(64):
-            following = stream[place + 1] if place + 1 < whole else last
-            word |= (following << np.uint64(1)) << (np.uint64(63) - shift)
-        out[n] = word & mask
+        out[n] = _last_word(buffer, n, bits)
 
 
 @compile_now("void(int64[::1], uint8[::1], int64, int64[::1])")
@@ -163,26 +175,14 @@ def add_unpacked(
         bits: 1 to 63.
         out: (N,).
     """
+    stream = buffer[: buffer.size // 8 * 8].view(np.uint64)
     mask = (np.int64(1) << bits) - 1
-    whole = buffer.size // 8
-    stream = buffer[: 8 * whole].view(np.int64)
-    # Words of which both halves lie in whole words of the stream need no care.
-    inner = min(out.size, max(0, (64 * (whole - 1)) // bits))
+    inner = _inner(stream.size, bits, out.size)
     some, mine = out[:inner], share[:inner]
-    width = np.uint64(bits)
     for n in range(some.size):
-        start = np.uint64(n) * width
-        at, shift = start >> np.uint64(6), start & np.uint64(63)
-        low = np.uint64(stream[at]) >> shift
-        # Shifting by 64 is not defined: by 1 and by at most 63.
-        high = (np.uint64(stream[at + np.uint64(1)]) << np.uint64(1)) << (np.uint64(63) - shift)
-        some[n] = (mine[n] + np.int64(low | high)) & mask
+        some[n] = (mine[n] + np.int64(_word(stream, np.uint64(n), np.uint64(bits)))) & mask
     for n in range(inner, out.size):
-        word = np.int64(0)
-        for bit in range(bits):
-            place = n * bits + bit
-            word |= np.int64((buffer[place >> 3] >> (place & 7)) & 1) << bit
-        out[n] = (share[n] + word) & mask
+        out[n] = (share[n] + np.int64(_last_word(buffer, n, bits))) & mask
 
 
 @compile_now("void(uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, ::1])")
