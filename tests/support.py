@@ -17,6 +17,7 @@ from secformer_rt.protocols.model import Model
 from secformer_rt.ring.fixed_point import decode, encode
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.sharing import share
+from secformer_rt.ring.slab import Slab
 from secformer_rt.scheduler.dealing import corrections
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.online import ServerBackend
@@ -207,7 +208,7 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
 
     def work(server: int) -> dict[str, Secret]:
         material = Material(plan, server, seeds[server], dealt[server])
-        material.expand(EXPANDED)
+        material.expand(Slab(EXPANDED))
         material.prepare(local.models[server])
         backends[server] = ServerBackend(plan, material, links[server])
         secrets = {name: Secret(server, s[server], fracs[name]) for name, s in shares.items()}

@@ -17,6 +17,7 @@ from secformer_rt.parties.teller import teller
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.buffers import as_bytes
 from secformer_rt.ring.prg import SEED_BYTES, SecretSeed
+from secformer_rt.ring.slab import Slab
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.randomness import Material
 from secformer_rt.transport import wire_pb2
@@ -43,13 +44,14 @@ class Offline:
         return [seed_tensor(self.seed), *self.material.kept()]
 
 
-def dealt(session: Session, plan: Plan, server: int, model: Model, room: float = 0) -> Offline:
-    """Ask the dealer, expand shares in at most ``room`` bytes, and do the products that need no input."""
+def dealt(session: Session, plan: Plan, server: int, model: Model, slab: Slab | None = None) -> Offline:
+    """Ask the dealer, expand shares in a slab, and do the products that need no input."""
     seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
     tell = teller(session.client, "offline", plan.dealer_bytes[server])
     received = receive_corrections(session.dealer, plan.dealer_bytes[server], tell)
     material = Material(plan, server, seed, received)
-    material.expand(room)
+    if slab is not None:
+        material.expand(slab)
     material.prepare(model)
     dealer = parse(PartyReport, json_of(session.dealer.receive_control(wire_pb2.Report)), "dealer")
     session.dealer.finish()  # it has done its part, and is not needed online

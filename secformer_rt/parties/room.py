@@ -6,22 +6,37 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from secformer_rt.ring.slab import Slab
+
 
 class Room:
-    """So many bytes, which runs share: the first come are served."""
+    """So many bytes, which runs share: the first come are served. What one has used is kept for the next."""
 
     def __init__(self, size: float) -> None:
-        self._left = size
+        self._left = int(size)
+        self._free: list[Slab] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def granted(self, wanted: float) -> Iterator[float]:
-        """Bytes that the block may use: as many as are wanted, or as are left."""
+    def granted(self, wanted: int) -> Iterator[Slab]:
+        """Memory for the block, and for nothing after it: as much as is wanted, or is left."""
         with self._lock:
-            given = min(wanted, self._left)
-            self._left -= given
+            slab = self._found(wanted)
         try:
-            yield given
+            yield slab
         finally:
+            slab.clear()
             with self._lock:
-                self._left += given
+                self._free.append(slab)
+
+    def _found(self, wanted: int) -> Slab:
+        fitting = [slab for slab in self._free if slab.nbytes >= wanted]
+        if fitting:
+            best = min(fitting, key=lambda slab: slab.nbytes)
+            self._free.remove(best)
+            return best
+        while self._free and self._left < wanted:
+            self._left += self._free.pop().nbytes
+        slab = Slab(max(0, min(wanted, self._left)))
+        self._left -= slab.nbytes
+        return slab

@@ -46,6 +46,7 @@ from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.lowering import Lowering, input_frac
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.ring.slab import Slab
 from secformer_rt.scheduler.engine import Engine
 from secformer_rt.scheduler.ledger import Ledger
 from secformer_rt.scheduler.online import ServerBackend
@@ -150,11 +151,11 @@ class ComputeServer:
         with (
             given_back(),
             open_session(self._around, client, mine, description, ahead) as session,
-            self._room.granted(plan.expanded_bytes(inf)) as room,
+            self._room.granted(plan.expanded_bytes(inf)) as slab,
             torch.inference_mode(),
             profiling(request.profiled) as laps,
         ):
-            self._run(session, lowering, plan, provisioned.model, room, began, laps)
+            self._run(session, lowering, plan, provisioned.model, slab, began, laps)
 
     def _greet(self, client: Link, caller: Caller, *roles: str) -> tuple[wire_pb2.Hello, bytes]:
         timeouts = self._around.settings.timeouts
@@ -222,7 +223,7 @@ class ComputeServer:
         lowering: Lowering,
         plan: Plan,
         model: Model,
-        room: float,
+        slab: Slab,
         began: float,
         laps: Laps | Unprofiled,
     ) -> None:
@@ -230,10 +231,10 @@ class ComputeServer:
         server, graph = self._around.index, lowering.graph
         if session.taken is None:
             began = time.perf_counter()
-            offline = dealt(session, plan, server, model, room)
+            offline = dealt(session, plan, server, model, slab)
         else:
             offline = restored(plan, server, session.taken.tensors)
-            offline.material.expand(room)
+            offline.material.expand(slab)
         shares = SharesIn(session.client, server)
         inputs = {
             wire.name: Secret(
@@ -266,7 +267,7 @@ class ComputeServer:
         report.offline_s, report.online_s = ready - began, done - ready
         assert plan.memory is not None
         report.planned_tensor_bytes = plan.memory[server].total - plan.memory[server].weights
-        report.planned_tensor_bytes += plan.expanded_bytes(room)
+        report.planned_tensor_bytes += plan.expanded_bytes(slab.nbytes)
         held = offline.received + offline.material.prepared_bytes + offline.material.expanded_bytes
         report.tensor_bytes = held + engine.peak_wire_bytes
         report.operations = _operations(backend.ledger)

@@ -120,7 +120,7 @@ def centred_norm(
     root_frac = RELATIVE + max(0, ceil(log2(high) / 2))
     d = x if mean is None else x.local(x.share - mean.at(x.frac).share)
     # In 64 bits something must be cut off for a truncation; a further bit, which is 0, will do.
-    (d,) = yield from truncate_many(d.at(max(d.frac, x_frac + (d.ring == WORD))), (x_frac,))
+    (d,) = yield from truncate_many(d.at(max(d.frac, x_frac + (d.ring == WORD))), (x_frac,), shares=False)
     opened = truncated_opening(d)
     squares = yield from sum_of_squares(opened)
     # H var = 2^half h var, so dividing by H is a change of fraction bits and a product with 1/h.

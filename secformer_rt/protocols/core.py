@@ -186,6 +186,7 @@ class Secret:
     opened: Opened | None = None  # by a plain masked opening, for every consumer of the wire
     opening: bool = False
     truncated: Opened | None = None  # by the truncation that made it, for element-wise consumers
+    whole: Opened | None = None  # the same, before it was split into heads
     coarse: Secret | None = None  # the same value with fewer fraction bits, from the same truncation
     mean: Secret | None = None  # along the last axis, where the next LayerNorm has to subtract it
 

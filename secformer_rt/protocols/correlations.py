@@ -3,8 +3,8 @@
 A correlation is a list of fields. Of a *random* field each server expands its share from a seed
 that it has in common with the dealer: nothing travels. A *derived* field is a function of random
 ones, known to the dealer: one server expands its share from its seed, the other is sent the
-difference. A *local* field is a linear function of fields dealt before, which each server
-computes on its own shares.
+difference. A *local* field is a linear function of fields dealt before and of the correlation's
+random ones, which each server computes on its own shares.
 
 The dealer walks the correlations of the plan in order; it needs neither weights nor inputs nor
 openings. Nothing in this module sees a secret of the data owner or of the model owner.
@@ -95,8 +95,8 @@ class Correlation:
         """
         return []
 
-    def local(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Server only: its shares of the local fields from its shares of ``refs``."""
+    def local(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """Server only: its shares of the local fields from its shares of the random ones and of ``refs``."""
         return []
 
 

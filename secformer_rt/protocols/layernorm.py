@@ -57,7 +57,7 @@ class Centred(Correlation):
         """The centred mask."""
         return [centre(inputs[0])]
 
-    def local(self, inputs: list[Tensor]) -> list[Tensor]:
+    def local(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The same of a share."""
         return [centre(inputs[0])]
 

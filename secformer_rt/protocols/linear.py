@@ -12,6 +12,7 @@ from secformer_rt.protocols.core import Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.masking import open_modulo
 from secformer_rt.ring.kernels import PackedMatrix, matmul, matmul_packed
+from secformer_rt.ring.words import add
 
 HALF = 32  # products in rings up to this wide are those of int32
 
@@ -71,7 +72,7 @@ class WeightProduct(Correlation):
     ) -> list[Tensor]:
         """Subtract R F, offline."""
         weight = weights[str(self.weight.deal)]
-        return [shares[0].sub_(_matmul_packed(masks[0], weight.public))]
+        return [shares[0].sub_(_multiply(masks[0], weight.public))]
 
     @property
     def prepared_from(self) -> tuple[Ref, ...]:
@@ -112,8 +113,9 @@ def _matmul(a: Tensor, b: Tensor, ring: int) -> Tensor:
     return matmul(a.to(torch.int32), b.to(torch.int32)).to(torch.int64)
 
 
-def _matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
-    return matmul_packed(a.to(packed.data.dtype), packed).to(torch.int64)
+def _multiply(a: Tensor, packed: PackedMatrix) -> Tensor:
+    """A times a packed matrix, in its type."""
+    return matmul_packed(a.to(packed.data.dtype), packed)
 
 
 def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
@@ -128,8 +130,8 @@ def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
     opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
     dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring))
-    online = _matmul_packed(opened.public, weight.share)
-    return Secret(x.server, online + dealt.shares[0], x.frac + weight.frac, ring)
+    share = add(dealt.shares[0], _multiply(opened.public, weight.share))
+    return Secret(x.server, share, x.frac + weight.frac, ring)
 
 
 def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 64) -> Protocol[Secret]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from secformer_rt.graph import ir
 from secformer_rt.protocols.core import Secret
+from secformer_rt.protocols.masking import split_heads
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.rings import WORD
+from secformer_rt.ring.words import add
 
 INPUT_FRAC = 16  # of fixed-point inputs: pooling weights; embeddings take the table's
 
@@ -17,7 +19,9 @@ def local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secret
         frac = max(wire.frac for wire in wires)
         ring = min(wire.ring + frac - wire.frac for wire in wires)  # a left shift adds bits that are 0
         mean = next((wire.mean for wire in wires if wire.mean is not None), None)
-        return Secret(x.server, x.at(frac).share + wires[1].at(frac).share, frac, min(WORD, ring), mean=mean)
+        return Secret(
+            x.server, add(x.at(frac).share, wires[1].at(frac).share), frac, min(WORD, ring), mean=mean
+        )
     if isinstance(op, ir.AddRows):
         rows = model.offsets[node.parameters[0]]
         length = x.shape[-2]
@@ -25,9 +29,9 @@ def local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secret
         added = rows.local(rows.share[op.start : op.start + length]).at(frac)
         return x.local(x.at(frac).share + added.share, frac)
     if isinstance(op, ir.SplitHeads):
-        batch, length, hidden = x.shape
-        split = x.share.reshape(batch, length, op.heads, hidden // op.heads)
-        return x.local(split.transpose(1, 2).contiguous())
+        split = x.local(split_heads(x.share, op.heads))
+        split.whole = x.truncated
+        return split
     if isinstance(op, ir.MergeHeads):
         return x.local(x.share.transpose(1, 2).reshape(node.shape))
     if isinstance(op, ir.FirstToken):

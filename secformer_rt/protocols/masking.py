@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, Term, Wait, deal, reveal
-from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
+from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
+from secformer_rt.ring.words import add, add_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,49 @@ class Mask(Correlation):
     def fields(self) -> tuple[Field, ...]:
         """The mask."""
         return (Field(self.shape, Source.RANDOM, self.bits),)
+
+
+@dataclass(frozen=True, slots=True)
+class WidenedMask(Correlation):
+    """Uniform p modulo ``2^(ring - left)``, and ``R + 2^left p`` for a dealt R below ``2^left``.
+
+    With ``heads``, R (B, T, heads D) is split into (B, heads, T, D), which is the ``shape`` of p. Nothing
+    travels: each server computes its share of the sum.
+    """
+
+    low: Ref
+    shape: Shape
+    left: int
+    ring: int
+    heads: int = 0
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """P and the sum, modulo ``2^ring``."""
+        return (
+            Field(self.shape, Source.RANDOM, self.ring - self.left),
+            Field(self.shape, Source.LOCAL, self.ring),
+        )
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """R."""
+        return (self.low,)
+
+    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The sum."""
+        return [add(split_heads(inputs[0], self.heads), random[0] << self.left)]
+
+    def local(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The same of shares."""
+        return self.derive(random, inputs)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, heads D) as (B, heads, T, D), contiguous; x itself if ``heads`` is 0."""
+    if not heads:
+        return x
+    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2).contiguous()
 
 
 def open_masked(x: Secret, ring: int | None = None) -> Protocol[Opened]:
@@ -36,7 +82,7 @@ def open_masked(x: Secret, ring: int | None = None) -> Protocol[Opened]:
     if x.opened is None or x.opened.ring < ring:
         x.opening = True
         mask = yield from deal(Mask(x.shape, ring))
-        public = yield from reveal(x.share + mask.shares[0], ring)
+        public = yield from reveal(add(x.share, mask.shares[0]), ring)
         form = Form(x.server, (Term(public), Term(-1, 0, mask.ref(0), mask.shares[0])), x.frac, ring)
         x.opened = Opened(public, mask.ref(0), mask.shares[0], ring, form)
         x.opening = False
@@ -51,15 +97,48 @@ def open_elementwise(x: Secret) -> Protocol[Opened]:
 
 
 def open_modulo(x: Secret, ring: int) -> Protocol[Opened]:
-    """An opening of x that holds modulo ``2^ring``: its truncation's, if that is wide enough, else a new one.
+    """An opening of x that holds modulo ``2^ring``, which is all that a matrix product in this ring needs.
 
-    A matrix product in this ring needs no more.
+    It is x's truncation's, if that is wide enough, or that widened (:func:`widened`), or else a new one.
+
+    Cost: 1 round, 0 if an opening serves; ``ring`` bits an element each way, less the K bits that a
+    truncation's opening holds modulo; 0 dealer words.
 
     Raises:
         ValueError: x itself is known in a narrower ring only.
     """
     if x.ring < ring:
         raise ValueError(f"shares modulo 2^{x.ring} cannot be opened modulo 2^{ring}")
-    if ring < 64 and x.truncated is not None and x.truncated.ring >= ring:
+    if x.truncated is not None and x.truncated.ring >= ring:
         return x.truncated
-    return (yield from open_masked(x, ring))
+    narrow, heads = (x.truncated, 0) if x.whole is None else (x.whole, x.shape[1])
+    if narrow is None or narrow.ring >= ring:
+        return (yield from open_masked(x, ring))
+    while x.opening:
+        yield Wait()
+    if x.opened is None or x.opened.ring < ring:
+        x.opening = True
+        x.opened = yield from widened(narrow, ring, heads)
+        x.opening = False
+    return x.opened
+
+
+def widened(opened: Opened, ring: int, heads: int = 0) -> Protocol[Opened]:
+    """A truncation's opening made to hold modulo ``2^ring`` rather than ``2^K``, and split into ``heads``.
+
+    It says ``x = P - R + w b 2^K`` with P and w public, R and the bit b dealt. So only ``w b`` is unknown:
+    open ``Z = w b + p`` modulo ``2^(ring - K)`` for a dealt uniform p. Then
+
+        x = (P + 2^K Z) - (R + 2^K p)    modulo 2^ring.
+
+    Cost: 1 round; ``ring - K`` bits an element each way; 0 dealer words.
+    Security: p is uniform modulo ``2^(ring - K)`` and used for this opening only.
+    """
+    left, bit = opened.ring, opened.form.terms[-1].share
+    assert opened.wrap is not None and bit is not None
+    part, wrap, bit = (split_heads(t, heads) for t in (opened.public, opened.wrap, bit))
+    mask = yield from deal(WidenedMask(opened.mask, tuple(part.shape), left, ring, heads))
+    high = yield from reveal(add_product(mask.shares[0], wrap, bit), ring - left)
+    public = add(part, high << left)
+    form = Form(opened.server, (Term(public), Term(-1, 0, mask.ref(1), mask.shares[1])), opened.frac, ring)
+    return Opened(public, mask.ref(1), mask.shares[1], ring, form)

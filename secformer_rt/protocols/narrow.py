@@ -19,6 +19,7 @@ from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narro
 from secformer_rt.protocols.rings import WORD, Rings, ring_for
 from secformer_rt.protocols.softmax import MASKED
 from secformer_rt.protocols.truncation import truncate_many
+from secformer_rt.ring.words import add
 
 
 def narrow(rings: Rings, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret] | None:
@@ -46,20 +47,22 @@ def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) ->
     frac = rings.bits.activation
     if x.frac > frac:
         wide = Secret(x.server, x.share, x.frac, min(x.ring, WORD, ring + x.frac - frac))
-        (x,) = yield from truncate_many(wide, (frac,), ring)
+        (x,) = yield from truncate_many(wide, (frac,), ring, shares=False)
     y = yield from linear(x, model.weights[node.parameters[0]], ring)
     if len(node.parameters) > 1:
-        y = y.local(y.share + model.offsets[node.parameters[1]].at(y.frac).share)
+        y = y.local(add(y.share, model.offsets[node.parameters[1]].at(y.frac).share))
     heads = rings.reads(node.name, ir.SplitHeads)
     if heads is None:
         return y
-    (y,) = yield from truncate_many(y, (rings.bits.function,), _consumer_ring(rings, heads))
+    # Of queries, the left factor of scores, the product takes the opening alone.
+    scores = rings.reads(heads.name, ir.Scores)
+    left = scores is not None and scores.inputs[0] == heads.name != scores.inputs[1]
+    (y,) = yield from truncate_many(y, (rings.bits.function,), _consumer_ring(rings, scores), shares=not left)
     return y
 
 
-def _consumer_ring(rings: Rings, heads: ir.Node) -> int:
-    """The ring of the product that reads queries, keys or values."""
-    scores = rings.reads(heads.name, ir.Scores)
+def _consumer_ring(rings: Rings, scores: ir.Node | None) -> int:
+    """The ring of the product that reads queries and keys, or else values."""
     return WORD - 1 if scores is None else _scores_ring(rings, scores)
 
 

@@ -13,7 +13,7 @@ from secformer_rt.graph.preset import Comparison, ExactSoftmax, TwoQuad
 from secformer_rt.protocols.core import Protocol, Secret, booked, parallel
 from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.linear import secret_matmul
-from secformer_rt.protocols.masking import open_elementwise, open_masked
+from secformer_rt.protocols.masking import open_elementwise, open_masked, open_modulo
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.product import multiply, product
 from secformer_rt.protocols.rings import WORD, ring_for
@@ -74,7 +74,7 @@ def narrow_two_quad(
     matmul_ring = ring_for(QUAD_FRAC + given.values.frac, 2 * given.value_reach)
     shift = square + exponent - QUAD_FRAC
     weight_ring = min(WORD, max(matmul_ring + shift, ring_for(square, 2.0**exponent) + 1))
-    scores = yield from _opened(scores, given, weight_ring, matmul_ring)
+    scores = yield from _opened(scores, given, weight_ring, matmul_ring, shares=False)
     shifted = replace(truncated_opening(scores).form, ring=weight_ring).plus(
         round(choice.offset * 2**given.frac)
     )
@@ -112,7 +112,7 @@ def narrow_exact(
     most = scores.shape[-1] * exp(top)
     matmul_ring = ring_for(WEIGHT_FRAC + given.values.frac, most * given.value_reach)
     sum_ring = max(matmul_ring, ring_for(SUM_FRAC + 1, most))
-    scores = yield from _opened(scores, given, WORD, matmul_ring)
+    scores = yield from _opened(scores, given, WORD, matmul_ring, shares=True)
     distance = yield from _distance(scores, given, buckets, reach)
     weights = yield from exponential_by(choice, distance, top, given.comparison)
     (weights,) = yield from truncate_many(weights, (WEIGHT_FRAC,), sum_ring)
@@ -129,16 +129,18 @@ def narrow_exact(
     return (yield from _normalised(context, reciprocal, given))
 
 
-def _opened(scores: Secret, given: Attention, bits: int, matmul_ring: int) -> Protocol[Secret]:
+def _opened(
+    scores: Secret, given: Attention, bits: int, matmul_ring: int, *, shares: bool
+) -> Protocol[Secret]:
     """The scores' truncation, beside which the values are opened for the matrix product."""
     (truncated, *_), _ = yield from parallel(
-        truncate_many(scores, (given.frac,), bits), _opening(given.values, matmul_ring)
+        truncate_many(scores, (given.frac,), bits, shares=shares), _opening(given.values, matmul_ring)
     )
     return truncated
 
 
 def _opening(values: Secret, ring: int) -> Protocol[list[Secret]]:
-    yield from open_masked(values, ring)
+    yield from open_modulo(values, ring)
     return []
 
 
@@ -165,9 +167,9 @@ def _distance(scores: Secret, given: Attention, buckets: Buckets | None, reach: 
 def _weighted(weights: Secret, frac: int, given: Attention, ring: int, result: int) -> Protocol[Secret]:
     """Weights times the values, opened with ``result`` fraction bits by its truncation."""
     if weights.frac > frac:
-        (weights,) = yield from truncate_many(weights, (frac,), ring)
+        (weights,) = yield from truncate_many(weights, (frac,), ring, shares=False)
     context = yield from secret_matmul(weights, given.values, ring=ring)
-    (context,) = yield from truncate_many(context, (result,))
+    (context,) = yield from truncate_many(context, (result,), shares=False)
     return context
 
 

@@ -91,8 +91,9 @@ def two_relu_attend(
         bits: the preset's fraction bits.
         comparison: of the scores and the division.
 
-    Cost: 3 rounds by tables (8 by the adder) and the division's; each way 16 bytes a score, 24 where sums
-    above 2^12 leave a power's weights no room, and 11 bits by tables (9 for a power of 3).
+    Cost: 3 rounds by tables (8 by the adder) and the division's; each way 16 bytes a score, where sums
+    above 2^12 leave a power's weights no room what is cut off of them, and 11 bits by tables (9 for a power
+    of 3).
     Error: scores' rounding, 2^-12 (2^-10 for a power of 3) times the weights' slope; ``2^-c / sum |V|`` with
     c the context's fraction bits, 16 or 14 for sums below 2^12 or 2^22; and the division's, which has more
     room below the largest sum than at it: 2^-10 there.

@@ -19,6 +19,7 @@ from secformer_rt.protocols.core import (
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
 from secformer_rt.ring.kernels import truncated
+from secformer_rt.ring.words import add
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,21 @@ def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
     return (x >> shift) & ((1 << (ring - shift)) - 1)
 
 
-def truncate_many(x: Secret, fracs: tuple[int, ...], bits: int = 64) -> Protocol[list[Secret]]:
+def truncate_many(
+    x: Secret, fracs: tuple[int, ...], bits: int = 64, *, shares: bool = True
+) -> Protocol[list[Secret]]:
     """Reduce x (modulo ``2^k``) to each of ``fracs`` fraction bits, from one opening.
 
-    With ``|x| < 2^(k-2)``, T deals uniform r, ``r >> s`` and ``b = msb(r)``. Open ``c = x + 2^(k-2) + r``;
-    with the public ``m = 1 - msb(c)``,
+    With ``|x| < 2^(k-2)``, T deals uniform r, ``r >> s`` and ``b = msb(r)``. Open ``x + r``; with the public
+    ``c = x + r + 2^(k-2)`` and ``m = 1 - msb(c)``,
 
         x >> s = (c >> s) - (r >> s) + m b 2^(k-s) - 2^(k-2-s),
 
     shares of which are local and modulo ``2^bits`` whatever k. Exact, or one unit more, with the probability
     of what is cut off: without bias, and 0 stays 0. A shift of 0 only widens, exactly: x in a ring of
     k < 64 bits gets shares modulo ``2^bits``.
+
+    Without ``shares`` the results have no share, only their openings: for consumers of these alone.
 
     Cost: 1 round; k bits an element each way; dealer: for one shift ``bits`` bits and ``bits - k + s`` more,
     if that is positive, for b.
@@ -85,13 +90,14 @@ def truncate_many(x: Secret, fracs: tuple[int, ...], bits: int = 64) -> Protocol
     correlation = TruncationMask(x.shape, ring, shifts, bits)
     mask = yield from deal(correlation)
     r, *shifted = mask.shares
-    offset = x.plus_public(1 << (ring - 2))
-    public = yield from reveal(offset.share + r, ring)
+    public = yield from reveal(add(x.share, r), ring)
     top = shifted.pop() if correlation.bit_bits else None
     results = []
     for position, (frac, shift) in enumerate(zip(fracs, shifts, strict=True)):
         mask_share, ref = shifted[position], mask.ref(1 + position)
-        part, wrap, share = truncated(public, mask_share, top, ring=ring, shift=shift, server=x.server)
+        part, wrap, share = truncated(
+            public, mask_share, top, ring=ring, shift=shift, server=x.server, want_share=shares
+        )
         terms = [Term(part), Term(-1, 0, ref, mask_share)]
         bit = None
         if top is not None:

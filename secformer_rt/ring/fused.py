@@ -158,7 +158,7 @@ def truncate(
     wrap: NDArray[np.int64],
     share: NDArray[np.int64],
 ) -> None:
-    """What a server makes of a truncation's opening; see ``truncation.truncate_many``.
+    """What a server makes of a truncation's opening; see ``kernels.truncated``.
 
     Args:
         public: (N,), the opening.
@@ -169,16 +169,29 @@ def truncate(
         server: 0 or 1.
         part: out, (N,), the public part of the result.
         wrap: out, (N,), whether the opening did not wrap; not written if there is no bit.
-        share: out, (N,), of the result.
+        share: out, (N,), of the result, or empty.
     """
     left = ring - shift
     kept = np.int64(-1) if left == 64 else np.int64((np.uint64(1) << np.uint64(left)) - np.uint64(1))
-    offset = np.int64(1) << np.int64(left - 2)
+    room, offset = np.int64(1) << np.int64(ring - 2), np.int64(1) << np.int64(left - 2)
     ours = np.int64(1 - server)
     for n in range(public.size):
-        part[n] = ((public[n] >> shift) & kept) - offset
-        share[n] = ours * part[n] - mask[n]
+        part[n] = (((public[n] + room) >> shift) & kept) - offset
     if bit.size:
         for n in range(public.size):
-            wrap[n] = np.int64(1) - ((public[n] >> (ring - 1)) & 1)
-            share[n] += (wrap[n] * bit[n]) << left
+            wrap[n] = np.int64(1) - (((public[n] + room) >> (ring - 1)) & 1)
+    if share.size and bit.size:
+        for n in range(public.size):
+            share[n] = ours * part[n] - mask[n] + ((wrap[n] * bit[n]) << left)
+    elif share.size:
+        for n in range(public.size):
+            share[n] = ours * part[n] - mask[n]
+
+
+@compile_now("void(int64[::1], int64[::1], int64[::1], int64[::1])")
+def add_product(
+    x: NDArray[np.int64], y: NDArray[np.int64], z: NDArray[np.int64], out: NDArray[np.int64]
+) -> None:
+    """``out = x + y z``; see ``words.add_product``. All (N,)."""
+    for n in range(out.size):
+        out[n] = x[n] + y[n] * z[n]

@@ -190,12 +190,19 @@ def harmonic_sum(index: Tensor, table: Tensor, words: Tensor) -> Tensor:
 
 
 def truncated(
-    public: Tensor, mask: Tensor, bit: Tensor | None, *, ring: int, shift: int, server: int
+    public: Tensor,
+    mask: Tensor,
+    bit: Tensor | None,
+    *,
+    ring: int,
+    shift: int,
+    server: int,
+    want_share: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A server's side of a dealer-assisted truncation, after its opening.
 
-    With c public: ``part = (c >> shift) - 2^(ring - 2 - shift)``, ``wrap = 1 - msb(c)``, and the server's
-    share of ``part - mask + wrap bit 2^(ring - shift)``.
+    With ``c = public + 2^(ring - 2)``: ``part = (c >> shift) - 2^(ring - 2 - shift)``, ``wrap = 1 - msb(c)``,
+    and the server's share of ``part - mask + wrap bit 2^(ring - shift)``.
 
     Args:
         public: int64 of any shape, in [0, 2^ring), or any word if ring is 64.
@@ -204,9 +211,10 @@ def truncated(
         ring: 2 to 64.
         shift: 0 to ring - 2.
         server: 0 or 1.
+        want_share: whether to compute the share.
 
     Returns:
-        part, wrap (of no use if there is no bit) and share.
+        part, wrap (of no use if there is no bit) and share (a tensor without values if it is not wanted).
     """
     _check_words(public, mask)
     if any_meta(public, mask):
@@ -214,18 +222,28 @@ def truncated(
     if compiled():
         from secformer_rt.ring import fused
 
-        part, wrap, share = (empty(tuple(public.shape), torch.int64) for _ in range(3))
+        shape = tuple(public.shape)
+        part, share = empty(shape, torch.int64), empty(shape if want_share else (0,), torch.int64)
+        wrap = part if bit is None else empty(shape, torch.int64)
         flat = [as_array(x.contiguous()).reshape(-1) for x in (public, mask)]
         flat.append(as_array(bit.contiguous()).reshape(-1) if bit is not None else flat[0][:0])
         outputs = [x.numpy().reshape(-1) for x in (part, wrap, share)]
         fused.truncate(flat[0], flat[1], flat[2], ring, shift, server, *outputs)
-        return part, wrap, share
+        return part, wrap, share if want_share else absent(public)
+    public = public + (1 << (ring - 2))
     part, wrap = public >> shift, 1 - ((public >> (ring - 1)) & 1)
     if ring - shift < 64:
         part = part & ((1 << (ring - shift)) - 1)
     part = part - (1 << (ring - 2 - shift))
+    if not want_share:
+        return part, wrap, absent(public)
     share = (part if server == 0 else 0) - mask
     return part, wrap, share if bit is None else share + ((wrap * bit) << (ring - shift))
+
+
+def absent(like: Tensor) -> Tensor:
+    """A tensor with a shape and no values: whoever reads it by mistake fails."""
+    return torch.empty(like.shape, dtype=like.dtype, device="meta")
 
 
 @functools.cache

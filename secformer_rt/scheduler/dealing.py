@@ -104,7 +104,7 @@ def _make(
 
 def _needed(correlation: Correlation, ref: Ref, last_use: dict[Ref, int]) -> bool:
     """Whether the dealer must know a random field: it is built on, now or later."""
-    return ref in last_use or any(f.source is Source.DERIVED for f in correlation.fields)
+    return ref in last_use or any(f.source is not Source.RANDOM for f in correlation.fields)
 
 
 def _combine(a: Tensor, b: Tensor, item: Field) -> Tensor:

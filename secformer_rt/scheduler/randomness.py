@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -13,6 +13,7 @@ from secformer_rt.protocols.linear import WeightProduct
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.packing import unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
+from secformer_rt.ring.slab import Slab
 from secformer_rt.scheduler.plan import Plan
 
 
@@ -67,10 +68,10 @@ class Material:
                 shares = planned.correlation.prepare(self._shares(index), masks, model.weights)
                 self._hold(index, tuple(shares))
 
-    def expand(self, limit: float) -> None:
-        """Expand shares that the online phase will take, the first ones first, in at most ``limit`` bytes."""
-        for index, _ in self._plan.expanded(limit):
-            shares = tuple(self._shares(index))
+    def expand(self, slab: Slab) -> None:
+        """Expand shares that the online phase will take, the first ones first, as many as the slab holds."""
+        for index, _ in self._plan.expanded(slab.nbytes):
+            shares = tuple(slab.keep(share) for share in self._shares(index))
             self._expanded[index] = shares
             self.expanded_bytes += sum(share.nbytes for share in shares)
 
@@ -104,13 +105,17 @@ class Material:
 
     def _shares(self, index: int) -> list[Tensor]:
         correlation = self._plan.deals[index].correlation
-        local: Iterator[Tensor] = iter(())
-        if any(item.source is Source.LOCAL for item in correlation.fields):
-            local = iter(correlation.local([self._share(ref) for ref in correlation.refs]))
-        return [
-            next(local) if item.source is Source.LOCAL else self._share(Ref(index, position))
-            for position, item in enumerate(correlation.fields)
-        ]
+        sources = [item.source for item in correlation.fields]
+        shares = {
+            position: self._share(Ref(index, position))
+            for position, source in enumerate(sources)
+            if source is not Source.LOCAL
+        }
+        if len(shares) < len(sources):
+            random = [shares[position] for position, source in enumerate(sources) if source is Source.RANDOM]
+            local = iter(correlation.local(random, [self._share(ref) for ref in correlation.refs]))
+            shares.update((p, next(local)) for p, source in enumerate(sources) if source is Source.LOCAL)
+        return [shares[position] for position in range(len(sources))]
 
     def _share(self, ref: Ref) -> Tensor:
         assert isinstance(ref.deal, int)
@@ -118,6 +123,8 @@ class Material:
             return self._expanded[ref.deal][ref.position]
         planned = self._plan.deals[ref.deal]
         item = planned.correlation.fields[ref.position]
+        if item.source is Source.LOCAL:
+            return self._shares(ref.deal)[ref.position]
         if item.source is Source.DERIVED and planned.holder != self._server:
             sent = self._sent[ref.deal, ref.position]
             if item.sharing is Sharing.ADDITIVE:

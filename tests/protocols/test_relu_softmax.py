@@ -213,8 +213,10 @@ def test_costs(power: int, iterations: int, masked: bool) -> None:
     division = plan_words(lambda s, _: goldschmidt(s[0], steps), (meta(1, 2, tokens, 1), frac))
     # Scores; their comparison and its conversion; the division, and its truncation.
     assert plan.rounds == 3 + division.rounds + 1
-    # Scores, weights and, where their sums leave no room, their truncation; and the comparison.
-    scores = pairs * (16 if power == 1 else 24) + pairs * (11 if power == 1 else 9) // 8
-    # Values, which are truncated as well then, and the context.
-    values = rows * size * (16 if power == 1 else 24)
-    assert plan.server_bytes == scores + values + division.server_bytes + 8 * rows
+    # Scores, weights and the comparison; values and the context.
+    scores = pairs * 16 + pairs * (11 if power == 1 else 9) // 8
+    values = rows * size * 16
+    # Where sums leave no room, weights and values are truncated, and what was cut off is opened for the product.
+    scales = scales_for((1.0, 2.0 ** (5 + 5 * power)), 30, 26)
+    cut = 0 if power == 1 else pairs * (30 - scales.weights) // 8 + rows * size * (26 - scales.values) // 8
+    assert plan.server_bytes == scores + values + cut + division.server_bytes + 8 * rows

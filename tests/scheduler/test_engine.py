@@ -11,7 +11,7 @@ from secformer_rt.graph.ir import Add, Graph, Input, Linear, Node, Parameter, Pa
 from secformer_rt.protocols.core import Dealt, Open, Parallel, Protocol, Secret, Wait, booked, parallel
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.protocols.lowering import Lowering
-from secformer_rt.protocols.masking import Mask, open_masked
+from secformer_rt.protocols.masking import Mask, WidenedMask, open_masked
 from secformer_rt.protocols.model import Model
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.plan import plan_graph
@@ -182,7 +182,7 @@ def test_queries_keys_and_values_open_their_input_once() -> None:
 def test_in_bert_too() -> None:
     plan = plan_graph(lowered("exact"))
     projected = [deal for deal in plan.deals if deal.label.node.endswith(("query", "key", "value"))]
-    assert len([d for d in projected if isinstance(d.correlation, Mask)]) == 2  # one a layer
+    assert len([d for d in projected if isinstance(d.correlation, WidenedMask)]) == 2  # one a layer
 
 
 def test_wires_are_dropped_after_their_last_use_unless_kept() -> None:
