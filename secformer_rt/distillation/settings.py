@@ -34,7 +34,7 @@ class TrainingSettings(BaseModel):
     steps: int = Field(default=2000, ge=1)
     batch_tokens: int = Field(default=768, ge=1)
     tokens: int = Field(default=64, ge=8)
-    rate: float = Field(default=8e-4, gt=0, lt=1)
+    rate: float = Field(default=3e-4, gt=0, lt=1)
     warm_up: int = Field(default=20, ge=0)
     seed: int = Field(default=0, ge=0)
     weights: Weights = Weights()

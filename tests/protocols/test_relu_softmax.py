@@ -216,7 +216,7 @@ def test_costs(power: int, iterations: int, masked: bool) -> None:
     # Scores, weights and the comparison; values and the context.
     scores = pairs * 16 + pairs * (11 if power == 1 else 9) // 8
     values = rows * size * 16
-    # Where sums leave no room, weights and values are truncated, and what was cut off is opened for the product.
+    # Where sums leave no room, both are truncated, and what was cut off is opened for the product.
     scales = scales_for((1.0, 2.0 ** (5 + 5 * power)), 30, 26)
     cut = 0 if power == 1 else pairs * (30 - scales.weights) // 8 + rows * size * (26 - scales.values) // 8
     assert plan.server_bytes == scores + values + cut + division.server_bytes + 8 * rows
