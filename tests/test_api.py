@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,16 @@ def test_several_calls_at_the_same_time(judge: Model, embedder: Model, classifie
     assert np.abs(embedded - embedder.embed(TEXTS[:2])).max() < CLOSE
     answers = asyncio.run(judge.aask(TEXTS[:1]))
     assert np.abs(answers.outputs - single.logits[:1]).max() < CLOSE
+
+
+def test_a_checkpoints_own_preset_is_taken(deployed: Cluster, encoder: Path, tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(encoder, student)
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps({**config, "secformer_rt": {"preset": "mpcformer"}}))
+    assert deployed.provision(student, calibration_texts=TEXTS).manifest.preset.name == "mpcformer"
+    asked = deployed.provision(student, preset="exact", calibration_texts=TEXTS)
+    assert asked.manifest.preset.name == "exact"
 
 
 def test_public_tables_need_the_tables(deployed: Cluster, encoder: Path) -> None:

@@ -129,7 +129,14 @@ def test_examinations_that_broke_off_and_others(tmp_path: Path) -> None:
     path = tmp_path / "server1.json"
     steps = [{"step": "TCP", "state": "failed", "text": "Nobody listens."}]
     trip = {"step": "round trip", "ms": 7.5, "state": "ok", "text": "7.50 ms"}
-    rate = {"step": "bandwidth", "there_mbit": 90.0, "back_mbit": 80.0, "state": "ok", "text": ""}
+    rate = {
+        "step": "bandwidth",
+        "there_mbit": 90.0,
+        "back_mbit": 85.0,
+        "both_mbit": 80.0,
+        "state": "ok",
+        "text": "",
+    }
     sheets = [
         {"name": "server1, this machine", "address": "", "steps": []},
         {"name": "server1 to dealer", "address": "x", "steps": steps},

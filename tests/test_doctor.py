@@ -453,7 +453,7 @@ def test_all_is_well(
         assert list(states) == LINK_STEPS
         assert states == dict.fromkeys(states, "ok") | {"TLS": "warning"}  # certificates for a week
         numbers = {key: n for step in link["steps"] for key, n in step.items() if isinstance(n, float)}
-        assert numbers.keys() == {"ahead_s", "ms", "there_mbit", "back_mbit"}
+        assert numbers.keys() == {"ahead_s", "ms", "there_mbit", "back_mbit", "both_mbit"}
         assert min(n for key, n in numbers.items() if key != "ahead_s") > 0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from secformer_rt.api.connections import Connections
 from secformer_rt.api.model import Model
 from secformer_rt.clients.ask import choose_model
-from secformer_rt.clients.choices import chosen_preset, embedding_kind
+from secformer_rt.clients.choices import checkpoint_preset, chosen_preset, embedding_kind
 from secformer_rt.clients.cluster import LocalCluster, loopback_settings
 from secformer_rt.clients.data_owner import describe
 from secformer_rt.clients.main_job import checkpoint_job, describe_job
@@ -37,30 +37,30 @@ class Cluster:
     """
 
     def __init__(
-        self, settings: Settings, preset: PresetChoice = "exact", parties: LocalCluster | None = None
+        self, settings: Settings, preset: PresetChoice | None = None, parties: LocalCluster | None = None
     ) -> None:
         """Use :meth:`local` or :meth:`from_config`."""
-        self.preset = as_preset(preset)
+        self.preset = None if preset is None else as_preset(preset)
         self._connections = Connections(settings, parties)
 
     @classmethod
-    def local(cls, preset: PresetChoice = "exact", *, log: IO[str] | None = None) -> Cluster:
+    def local(cls, preset: PresetChoice | None = None, *, log: IO[str] | None = None) -> Cluster:
         """Start three parties on this machine, which end with the cluster or with this process.
 
         Args:
-            preset: of models provisioned here, unless they say otherwise.
+            preset: of models provisioned here; by default each checkpoint's own (see :meth:`provision`).
             log: where the parties' logs go.
 
         Raises:
             BadConfigError: there is no such preset.
         """
-        preset = as_preset(preset)  # before anything is started
+        preset = None if preset is None else as_preset(preset)  # before anything is started
         parties = LocalCluster(loopback_settings(), log)
         parties.__enter__()
         return cls(parties.settings, preset, parties)
 
     @classmethod
-    def from_config(cls, path: str | Path, preset: PresetChoice = "exact") -> Cluster:
+    def from_config(cls, path: str | Path, preset: PresetChoice | None = None) -> Cluster:
         """Parties that run already, as the deployment's YAML file describes them.
 
         Raises:
@@ -94,7 +94,7 @@ class Cluster:
 
         Args:
             checkpoint: a Hugging Face or sentence-transformers directory; by default all-MiniLM-L6-v2.
-            preset: by default the cluster's.
+            preset: by default the cluster's, or else the checkpoint's own, or ``exact``.
             embedding: "private", or "public-tables" if clients may hold the embedding tables.
             calibration: the model's ranges, where they have been measured with this preset.
             calibration_texts: to measure them with, instead of the bundled texts.
@@ -103,9 +103,9 @@ class Cluster:
         Raises:
             SecformerError: with one sentence.
         """
-        chosen = self.preset if preset is None else as_preset(preset)
-        kind = embedding_kind(embedding)
         directory = None if checkpoint is None else Path(checkpoint)
+        chosen = preset_for(directory, preset, self.preset)
+        kind = embedding_kind(embedding)
         job = checkpoint_job(directory, (), calibration_texts=calibration_texts)
         manifest = describe_job(job, chosen, kind, on_progress, calibration)
         with self._connections.taking("model-owner") as servers:
@@ -154,3 +154,14 @@ def as_preset(choice: PresetChoice) -> Preset:
         BadConfigError: there is none.
     """
     return choice if isinstance(choice, Preset) else chosen_preset(str(choice))
+
+
+def preset_for(checkpoint: Path | None, *choices: PresetChoice | None) -> Preset:
+    """The first choice that was made, or else what the checkpoint was trained for, or ``exact``.
+
+    Raises:
+        BadConfigError: there is no such preset.
+        BadCheckpointError: the checkpoint names one in a way that is not valid.
+    """
+    made = next((choice for choice in choices if choice is not None), None)
+    return as_preset(made or checkpoint_preset(checkpoint) or "exact")

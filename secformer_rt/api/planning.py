@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secformer_rt.api.cluster import PresetChoice, as_preset
+from secformer_rt.api.cluster import PresetChoice, preset_for
 from secformer_rt.clients.choices import embedding_kind
 from secformer_rt.clients.plan_job import Asked, job_to_plan, plan_job
 from secformer_rt.errors import BadConfigError
@@ -42,7 +42,7 @@ def estimate(
     *,
     tokens: int = 128,
     batch_size: int = 1,
-    preset: PresetChoice = "exact",
+    preset: PresetChoice | None = None,
     embedding: str = "private",
     calibration: Calibration | None = None,
     networks: Sequence[str] = tuple(NETWORKS),
@@ -55,7 +55,7 @@ def estimate(
         checkpoint: a directory; by default all-MiniLM-L6-v2.
         tokens: of each text.
         batch_size: texts of the request.
-        preset: a name, a YAML file or a preset.
+        preset: a name, a YAML file or a preset; by default the checkpoint's own, or ``exact``.
         embedding: "private" or "public-tables".
         calibration: the model's ranges; without it the bundled texts are run in plaintext.
         networks: profiles to predict for.
@@ -66,9 +66,9 @@ def estimate(
     if tokens < 1 or batch_size < 1:
         raise BadConfigError(f"{batch_size} texts of {tokens} tokens ask nothing: take at least 1 of each.")
     profiles = [find_network(name) for name in networks]
-    chosen, kind = as_preset(preset), embedding_kind(embedding)
-    asked = Asked(batch_size, tokens)
     directory = None if checkpoint is None else Path(checkpoint)
+    chosen, kind = preset_for(directory, preset), embedding_kind(embedding)
+    asked = Asked(batch_size, tokens)
     job = job_to_plan(None, directory, asked, calibration is not None)
     planned = plan_job(job, chosen, kind, asked, calibration)
     done, machine = work(planned.plan), Machine()

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from secformer_rt.clients.choices import checkpoint_preset
 from secformer_rt.clients.choices import chosen_preset as chosen_preset
 from secformer_rt.clients.choices import embedding_kind as embedding_kind
 from secformer_rt.clients.choices import presets_directory as presets_directory
 from secformer_rt.errors import BadConfigError
-from secformer_rt.graph.named_preset import named_preset
 from secformer_rt.graph.preset import Preset
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.parties.access import Access
@@ -68,11 +68,9 @@ def preset_for(name: str | None, checkpoint: Path | None) -> Preset:
         BadConfigError: there is no such preset.
         BadCheckpointError: the checkpoint names one in a way that is not valid.
     """
-    if name is None and checkpoint is not None and checkpoint.is_dir():
-        preset = named_preset(checkpoint, presets_directory())
-        if preset is not None:
-            typer.echo(f"Preset {preset.name}: {checkpoint / 'config.json'} names it.", err=True)
-            return preset
+    if name is None and checkpoint is not None and (preset := checkpoint_preset(checkpoint)) is not None:
+        typer.echo(f"Preset {preset.name}: {checkpoint / 'config.json'} names it.", err=True)
+        return preset
     return chosen_preset(name or "exact")
 
 

@@ -7,6 +7,7 @@ from typing import cast, get_args
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.bert import Embedding
+from secformer_rt.graph.named_preset import named_preset
 from secformer_rt.graph.preset import Preset, load_preset
 
 
@@ -24,6 +25,18 @@ def chosen_preset(name: str) -> Preset:
         BadConfigError: there is no such preset, or a key of it is wrong.
     """
     return load_preset(name, presets_directory())
+
+
+def checkpoint_preset(checkpoint: Path | None) -> Preset | None:
+    """The preset that a checkpoint's directory was trained for; None without one, or where it names none.
+
+    Raises:
+        BadCheckpointError: the checkpoint names one in a way that is not valid.
+        BadConfigError: it names a preset that there is not.
+    """
+    if checkpoint is None or not checkpoint.is_dir():
+        return None
+    return named_preset(checkpoint, presets_directory())
 
 
 def embedding_kind(name: str) -> Embedding:

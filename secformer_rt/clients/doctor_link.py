@@ -202,10 +202,17 @@ class LinkExamination:
         there = time.perf_counter()
         self._link.receive(PINGS + 1, BULK_BYTES)
         back = time.perf_counter()
+        # As servers open: both send at once.
+        self._link.send(PINGS + 2, bytes(PING_BYTES))
+        self._link.send(PINGS + 3, bytes(BULK_BYTES))
+        self._link.receive(PINGS + 3, BULK_BYTES)
+        both = time.perf_counter()
         self._link.finish()
         up, down = _mbit(there - began - self._round_trip_s), _mbit(back - there)
+        each = _mbit(both - back - self._round_trip_s)
         return Note(
-            f"{up:,.0f} Mbit/s there, {down:,.0f} Mbit/s back", numbers={"there_mbit": up, "back_mbit": down}
+            f"{up:,.0f} Mbit/s there, {down:,.0f} Mbit/s back, {each:,.0f} Mbit/s each way at once",
+            numbers={"there_mbit": up, "back_mbit": down, "both_mbit": each},
         )
 
     def _ready(self) -> Note:

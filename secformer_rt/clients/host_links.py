@@ -22,7 +22,7 @@ _HERE = "data-owner"
 
 @dataclass(frozen=True, slots=True)
 class HostLink:
-    """Milliseconds of a round trip, and 10^6 bits a second in the slower direction; None: not measured."""
+    """Milliseconds of a round trip, and 10^6 bits a second each way at the slowest; None: not measured."""
 
     rtt_ms: float | None = None
     mbit: float | None = None
@@ -32,6 +32,7 @@ class _Step(BaseModel):
     ms: float | None = None
     there_mbit: float | None = None
     back_mbit: float | None = None
+    both_mbit: float | None = None  # each way at once
 
 
 class _Sheet(BaseModel):
@@ -42,7 +43,10 @@ class _Sheet(BaseModel):
         """What the steps have measured, if they came so far."""
         trips = [step.ms for step in self.steps if step.ms is not None]
         rates = [
-            rate for step in self.steps for rate in (step.there_mbit, step.back_mbit) if rate is not None
+            rate
+            for step in self.steps
+            for rate in (step.there_mbit, step.back_mbit, step.both_mbit)
+            if rate is not None
         ]
         return HostLink(min(trips, default=None), min(rates, default=None))
 

@@ -37,7 +37,7 @@ from secformer_rt.transport.server import Caller, Handler
 RPC: Final = "Diagnose"
 PINGS: Final = 9
 PING_BYTES: Final = 8
-BULK_BYTES: Final = 4 << 20  # in each direction
+BULK_BYTES: Final = 4 << 20  # in each direction: there, back, and both ways at once
 AT_ONCE: Final = 4
 LIMIT_S: Final = 120.0  # for all of it
 _TIME: Final = struct.Struct("<d")
@@ -93,6 +93,9 @@ class Checkup:
         link.receive(PINGS, BULK_BYTES)
         link.send(PINGS, pong(self._clock()))
         link.send(PINGS + 1, bytes(BULK_BYTES))
+        link.receive(PINGS + 2, PING_BYTES)
+        link.send(PINGS + 3, bytes(BULK_BYTES))
+        link.receive(PINGS + 3, BULK_BYTES)
 
 
 def pong(seconds: float) -> bytes:

@@ -16,6 +16,7 @@ from secformer_rt.protocols.layernorm import OUTPUT_INT, Gain
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.rings import WORD
 from secformer_rt.protocols.truncation import truncate_many, truncated_opening
+from secformer_rt.ring.words import row_squares
 
 RELATIVE = 12  # significant bits of a deviation and of an inverse root
 MEAN_FRAC = 12  # fraction bits of a mean
@@ -61,17 +62,13 @@ def sum_of_squares(x: Opened) -> Protocol[Secret]:
     """
     shape, ring = tuple(x.public.shape), x.ring
     dealt = yield from deal(SquaresOfMask(x.mask, x.bit, shape, max(1, 63 - ring)))
-    share = dealt.shares[0] - 2 * (x.public * x.share).sum(-1, keepdim=True)
+    crossed = None
     if x.wrap is not None:
         bit = x.form.terms[-1].share
         assert bit is not None
-        crossed = (x.public * bit - dealt.shares[1]) << (ring + 1)
-        if 2 * ring < 64:
-            crossed = crossed + (bit << (2 * ring))
-        share = share + (x.wrap * crossed).sum(-1, keepdim=True)
-    if x.server == 0:
-        share = share + (x.public * x.public).sum(-1, keepdim=True)
-    return Secret(x.server, share, 2 * x.frac)
+        crossed = (x.wrap, bit, dealt.shares[1])
+    squares = row_squares(x.public, x.share, crossed, ring=ring, server=x.server)
+    return Secret(x.server, dealt.shares[0] + squares, 2 * x.frac)
 
 
 def centred_norm(

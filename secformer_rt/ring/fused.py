@@ -195,3 +195,33 @@ def add_product(
     """``out = x + y z``; see ``words.add_product``. All (N,)."""
     for n in range(out.size):
         out[n] = x[n] + y[n] * z[n]
+
+
+@compile_now(
+    "void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64, int64,"
+    " int64[::1])"
+)
+def row_squares(
+    public: NDArray[np.int64],
+    share: NDArray[np.int64],
+    wrap: NDArray[np.int64],
+    bit: NDArray[np.int64],
+    product: NDArray[np.int64],
+    ring: int,
+    square: int,
+    ours: int,
+    out: NDArray[np.int64],
+) -> None:
+    """Sums of rows; see ``words.row_squares``. All (N, H), but out (N,); without wraps three have no rows."""
+    for row in range(public.shape[0]):
+        p, r = public[row], share[row]
+        total = np.int64(0)
+        for n in range(p.size):
+            total += p[n] * (ours * p[n] - 2 * r[n])
+        if wrap.shape[0]:
+            w, b, rb = wrap[row], bit[row], product[row]
+            crossed = np.int64(0)
+            for n in range(p.size):
+                crossed += w[n] * (((p[n] * b[n] - rb[n]) << (ring + 1)) + square * b[n])
+            total += crossed
+        out[row] = total

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.jit import as_array, compiled, empty
+from secformer_rt.ring.words import signed
 
 Coefficient = tuple[Tensor | int, int]  # times two to the power of the second
 Leaves = Mapping[tuple[int, ...], Tensor | int]
@@ -44,9 +45,9 @@ def multilinear(
         value: Tensor | int = leaf
         for factor, i in zip(factors, key, strict=True):
             coefficient, exponent = factor[i]
-            value = _signed(value) * coefficient if isinstance(value, int) else value * coefficient
+            value = signed(value) * coefficient if isinstance(value, int) else value * coefficient
             value = value << exponent
-        total += _signed(value) if isinstance(value, int) else value
+        total += signed(value) if isinstance(value, int) else value
     if weights is None:
         return total
     return (total * weights.reshape(-1, *([1] * (len(shape) - 1)))).sum(0)
@@ -140,7 +141,7 @@ class _Program:
                 constant, operand = constant * coefficient, NONE
             else:
                 operand = self._number(coefficient)
-            self.code.append((depth, _signed(constant), operand, leaf))
+            self.code.append((depth, signed(constant), operand, leaf))
             some = True
         return some
 
@@ -160,8 +161,3 @@ class _Program:
             t = t.expand(*self.shape[:-1], *shape[last:])
         array = as_array(t.contiguous())
         return array, (array.ctypes.data, by_row, 0 if columns == 1 else 1)
-
-
-def _signed(value: int) -> int:
-    """An integer modulo 2^64 as int64 holds it."""
-    return (value + (1 << 63)) % (1 << 64) - (1 << 63)

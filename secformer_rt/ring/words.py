@@ -1,4 +1,4 @@
-"""Element-wise sums modulo 2^64, where torch is slow: it multiplies by a factor before it adds."""
+"""Sums modulo 2^64 in one pass over memory; torch takes several, and multiplies before it adds."""
 
 from __future__ import annotations
 
@@ -27,3 +27,41 @@ def add_product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     out = empty(tuple(x.shape), torch.int64)
     fused.add_product(*(as_array(t.contiguous()).reshape(-1) for t in (x, y, z, out)))
     return out
+
+
+def row_squares(
+    public: Tensor, share: Tensor, crossed: tuple[Tensor, Tensor, Tensor] | None, *, ring: int, server: int
+) -> Tensor:
+    """A server's share of what an opening leaves of ``sum x^2``; see ``centred_norm.sum_of_squares``.
+
+    Args:
+        public: P (..., H) int64.
+        share: of R, of the same shape.
+        crossed: w, and shares of b and R b, of the same shape; None where w is 0.
+        ring: K.
+        server: 0 or 1.
+
+    Returns:
+        (..., 1): ``sum P^2`` (server 0's) ``- 2 sum P R + sum w (2^(K+1) (P b - R b) + 2^(2K) b)``.
+    """
+    square = 1 << (2 * ring) if 2 * ring < 64 else 0
+    if any_meta(public, share):
+        return (public * share).sum(-1, keepdim=True)
+    if compiled():
+        from secformer_rt.ring import fused
+
+        given = (public, share, *(crossed or (public[:0],) * 3))
+        p, r, w, b, rb = (as_array(t.contiguous()).reshape(-1, public.shape[-1]) for t in given)
+        out = empty((*public.shape[:-1], 1), torch.int64)
+        fused.row_squares(p, r, w, b, rb, ring, signed(square), 1 - server, out.numpy().reshape(-1))
+        return out
+    total = public * ((public if server == 0 else 0) - 2 * share)
+    if crossed is not None:
+        wrap, bit, product = crossed
+        total = total + wrap * (((public * bit - product) << (ring + 1)) + bit * signed(square))
+    return total.sum(-1, keepdim=True)
+
+
+def signed(value: int) -> int:
+    """An integer modulo 2^64 as int64 holds it."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -8,19 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from secformer_rt.graph import approximations
+from secformer_rt.graph import approximations, ir
 from secformer_rt.graph.preset import EvenSeries, ExactSoftmax, FourierErf, TwoQuad
 from secformer_rt.protocols.centred_norm import centred_norm
-from secformer_rt.protocols.core import Protocol, Secret
+from secformer_rt.protocols.core import Protocol, Secret, parallel
 from secformer_rt.protocols.gelu_product import gelu_product
 from secformer_rt.protocols.gelu_series import gelu_series
-from secformer_rt.protocols.linear import linear
+from secformer_rt.protocols.linear import linear, secret_matmul
+from secformer_rt.protocols.local import local
 from secformer_rt.protocols.masking import open_modulo
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad
-from secformer_rt.protocols.truncation import truncate_many
+from secformer_rt.protocols.truncation import truncate_many, truncated_opening
 from secformer_rt.ring.fixed_point import encode
-from tests.protocols.common import Parameter, preset, random_words, run_words, total
+from secformer_rt.ring.packing import packed_size
+from secformer_rt.ring.words import add
+from tests.protocols.common import Parameter, plain, preset, random_words, run_words, signed, total
 from tests.support import Outcome
 
 SWIFT = preset("swift")
@@ -58,6 +61,55 @@ def test_a_product_takes_the_opening_of_a_truncation(ring: int) -> None:
     difference = total(outcome.results) - (x >> 14) @ weights
     # Each element may be one unit more.
     assert bool((difference.abs() <= weights.abs().sum(0)).all())
+
+
+@pytest.mark.parametrize(("taken", "ring"), [(36, 31), (30, 40), (64, 64), (64, 63)])
+def test_a_product_widens_the_opening_of_a_truncation(taken: int, ring: int) -> None:
+    weights, shift = random_words(16, 5, bits=12), 14
+
+    def build(s: list[Secret], model: Model) -> Protocol[Secret]:
+        (x,) = yield from truncate_many(s[0], (12,), ring, shares=False)
+        return (yield from linear(x, model.weights["w"], ring))
+
+    x = random_words(7, 16, bits=26)
+    outcome = run_words(build, (x, 26, taken), parameters=[Parameter("w", weights)])
+    assert outcome.plan.rounds == 2
+    # Only what the truncation's opening does not hold is opened again.
+    left = taken - shift
+    assert outcome.plan.server_bytes == packed_size(7 * 16, taken) + packed_size(7 * 16, ring - left)
+    difference = signed(total(outcome.results) - (x >> shift) @ weights, ring)
+    assert bool((difference.abs() <= weights.abs().sum(0)).all())
+
+
+@pytest.mark.parametrize("ring", [34, 64])
+def test_heads_widen_the_openings_from_before_they_were_split(ring: int) -> None:
+    heads = ir.SplitHeads(2)
+    node = ir.Node("heads", "", heads, ("x",), (), (2, 2, 5, 3))
+
+    def build(s: list[Secret], model: Model) -> Protocol[Secret]:
+        made = yield from parallel(*(truncate_many(x, (12,), ring) for x in s))
+        queries, keys = (local(heads, node, [x], model) for (x,) in made)
+        return (yield from secret_matmul(queries, keys, transpose=True, ring=ring))
+
+    x, y = random_words(2, 5, 6, bits=22), random_words(2, 5, 6, bits=22)
+    outcome = run_words(build, (x, 20, 32), (y, 20, 32))
+    assert outcome.plan.server_bytes == 2 * (packed_size(60, 32) + packed_size(60, ring - 24))
+    queries, keys = ((t >> 8).view(2, 5, 2, 3).transpose(1, 2) for t in (x, y))
+    difference = signed(total(outcome.results) - queries @ keys.transpose(-1, -2), ring)
+    # Every factor may be one unit more.
+    most = queries.abs().sum(-1)[..., :, None] + keys.abs().sum(-1)[..., None, :] + 3
+    assert bool((difference.abs() <= most).all())
+
+
+def test_a_truncation_for_its_opening_alone_has_no_share() -> None:
+    def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+        (x,) = yield from truncate_many(s[0], (12,), 40, shares=False)
+        assert x.shape == (3,) and truncated_opening(x).public.shape == (3,)
+        return x
+
+    (found, _) = run_words(build, (random_words(3, bits=20), 20)).results
+    with pytest.raises(RuntimeError):
+        add(found.share, plain(1, 2, 3))
 
 
 def test_shares_of_a_narrow_ring_cannot_be_opened_in_a_wider_one() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from secformer_rt.graph import ir
 from secformer_rt.graph.iterations import goldschmidt_steps, newton_steps
 from secformer_rt.graph.preset import ExactSoftmax, FourierErf, TwoQuad, TwoRelu
 from secformer_rt.protocols.activations import gelu, tanh
@@ -24,6 +25,7 @@ from secformer_rt.protocols.gelu_product import gelu_product
 from secformer_rt.protocols.inverse import goldschmidt
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
+from secformer_rt.protocols.local import local
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.maximum import row_maximum
 from secformer_rt.protocols.model import Model
@@ -229,6 +231,14 @@ def narrow_matrices(s: list[Secret], m: Model) -> Protocol[Any]:
     return (yield from secret_matmul(y, y, transpose=True, ring=30))
 
 
+def widened_heads(s: list[Secret], m: Model) -> Protocol[Any]:
+    x = Secret(s[0].server, s[0].share.reshape(8, 40, 8), 26, 36)
+    (x,) = yield from truncate_many(x, (12,), 34)
+    node = ir.Node("heads", "", ir.SplitHeads(2), ("x",), (), (8, 2, 40, 4))
+    heads = local(ir.SplitHeads(2), node, [x], m)
+    return (yield from secret_matmul(heads, heads, transpose=True, ring=34))
+
+
 GAIN = Parameter("g", torch.full((8,), 1 << 14, dtype=torch.int64), 14)
 MATRIX = Parameter("w", torch.ones(8, 8, dtype=torch.int64))
 CASES: dict[str, tuple[Build, tuple[Parameter, ...]]] = {
@@ -262,6 +272,7 @@ CASES: dict[str, tuple[Build, tuple[Parameter, ...]]] = {
     "narrow 2quad attention": (narrow_attention("swift-2quad", False), ()),
     "narrow 2quad attention, padded": (narrow_attention("swift-2quad", True), ()),
     "narrow matrices": (narrow_matrices, (MATRIX,)),
+    "widened heads": (widened_heads, ()),
 }
 SIZE = 2560
 

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from secformer_rt.ring.words import add, add_product, row_squares
+from tests.ring.helpers import BACKENDS, using, words
+
+
+def test_sums_broadcast_and_wrap() -> None:
+    x, y, half = words(1, 3, 5), words(2, 5), torch.arange(5, dtype=torch.int32)
+    assert torch.equal(add(x, y), x + y)
+    assert torch.equal(add(x.T, y[:3]), x.T + y[:3])
+    assert torch.equal(add(x, half), x + half)
+    assert add(x, y).is_contiguous() and add(x, half).dtype == torch.int64
+    assert add(x.to("meta"), y.to("meta")).shape == (3, 5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sums_with_a_product(backend: str) -> None:
+    x, y, z = (words(seed, 4, 6).T for seed in range(3))
+    with using(backend):
+        found = add_product(x, y, z)
+    assert torch.equal(found, x + y * z)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("server", [0, 1])
+@pytest.mark.parametrize(("ring", "crosses"), [(20, True), (40, True), (33, False)])
+def test_squares_of_rows(backend: str, server: int, ring: int, crosses: bool) -> None:
+    p, r, bit, product = (words(seed, 2, 3, 7) for seed in range(4))
+    wrap = words(5, 2, 3, 7) & 1
+    with using(backend):
+        found = row_squares(p, r, (wrap, bit, product) if crosses else None, ring=ring, server=server)
+    expected = -2 * p * r + (p * p if server == 0 else 0)
+    if crosses:
+        expected = expected + wrap * ((p * bit - product) * 2 ** (ring + 1))
+        if 2 * ring < 64:
+            expected = expected + wrap * bit * 2 ** (2 * ring)
+    assert found.shape == (2, 3, 1)
+    assert torch.equal(found[..., 0], expected.sum(-1))
