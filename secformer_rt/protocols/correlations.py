@@ -87,16 +87,15 @@ class Correlation:
         return ()
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """Dealer only: the derived and local fields in the clear.
+        """The derived or local fields; a correlation has not both.
+
+        The dealer calls it on what it knows in the clear. A server calls it on its shares if the fields are
+        local: then they are linear.
 
         Args:
-            random: this correlation's random fields in the clear.
-            inputs: the tensors that ``refs`` name, in the clear.
+            random: this correlation's random fields.
+            inputs: the tensors that ``refs`` name.
         """
-        return []
-
-    def local(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """Server only: its shares of the local fields from its shares of the random ones and of ``refs``."""
         return []
 
 

@@ -36,7 +36,7 @@ def gelu_product(
     Security: truncations and the comparison's bits, each opened once.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU; the product of three is ours.
     """
-    (x,) = yield from truncate_many(x, (frac,), ring)
+    (x,) = yield from truncate_many(x, (frac,), ring, shares=False)
     opened = truncated_opening(x)
     (inside, above), (series,) = yield from parallel(
         _bits(opened, choice, ring, comparison), _series(opened, choice, ring)

@@ -57,10 +57,6 @@ class Centred(Correlation):
         """The centred mask."""
         return [centre(inputs[0])]
 
-    def local(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """The same of a share."""
-        return [centre(inputs[0])]
-
 
 @dataclass(frozen=True, slots=True)
 class SpreadOfMask(Correlation):

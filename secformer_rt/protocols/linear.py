@@ -121,11 +121,11 @@ def _multiply(a: Tensor, packed: PackedMatrix) -> Tensor:
 def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
     """X (..., K) times a provisioned weight (K, N), with the fraction bits of both, modulo ``2^ring``.
 
-    With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online. In a
-    ring that is narrower than x's truncation has left, that truncation's opening serves.
+    With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online. A
+    truncation of x has opened all of it, or a part.
 
-    Cost: 1 round (0 if x was opened for another consumer, or by its truncation); ``ring`` bits an element
-    of x each way; dealer: ``ring`` bits an element of the result.
+    Cost: that of :func:`~.masking.open_modulo`, and none if x was opened for another consumer; dealer:
+    ``ring`` bits an element of the result.
     """
     opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
@@ -139,8 +139,8 @@ def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 
 
     With ``x = X - A`` and ``y = Y - B``, modulo ``2^ring``: ``x y = X y - A Y + A B``.
 
-    Cost: 1 round (0 if both were opened); ``ring`` bits an element of each operand each way; dealer:
-    ``ring`` bits an element of the result. Source: Beaver's triple for matrices.
+    Cost: that of :func:`~.masking.open_modulo` for each operand, in the same round; dealer: ``ring`` bits an
+    element of the result. Source: Beaver's triple for matrices.
     """
     left, right = yield from parallel(open_modulo(x, ring), open_modulo(y, ring))
     factor, factor_share = right.public, y.share

@@ -55,10 +55,6 @@ class WidenedMask(Correlation):
         """The sum."""
         return [add(split_heads(inputs[0], self.heads), random[0] << self.left)]
 
-    def local(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """The same of shares."""
-        return self.derive(random, inputs)
-
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, heads D) as (B, heads, T, D), contiguous; x itself if ``heads`` is 0."""

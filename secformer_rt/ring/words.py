@@ -19,7 +19,12 @@ def add(x: Tensor, y: Tensor) -> Tensor:
 
 
 def add_product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """``x + y z`` of int64 tensors of one shape, contiguous."""
+    """``x + y z`` of int64 tensors of one shape, contiguous.
+
+    Raises:
+        ValueError: they have several shapes.
+    """
+    _check_shapes(x, y, z)
     if any_meta(x, y, z) or not compiled():
         return x + y * z
     from secformer_rt.ring import fused
@@ -43,8 +48,12 @@ def row_squares(
 
     Returns:
         (..., 1): ``sum P^2`` (server 0's) ``- 2 sum P R + sum w (2^(K+1) (P b - R b) + 2^(2K) b)``.
+
+    Raises:
+        ValueError: the tensors have several shapes.
     """
-    square = 1 << (2 * ring) if 2 * ring < 64 else 0
+    _check_shapes(public, share, *(crossed or ()))
+    square = signed(1 << (2 * ring)) if 2 * ring < 64 else 0
     if any_meta(public, share):
         return (public * share).sum(-1, keepdim=True)
     if compiled():
@@ -53,13 +62,18 @@ def row_squares(
         given = (public, share, *(crossed or (public[:0],) * 3))
         p, r, w, b, rb = (as_array(t.contiguous()).reshape(-1, public.shape[-1]) for t in given)
         out = empty((*public.shape[:-1], 1), torch.int64)
-        fused.row_squares(p, r, w, b, rb, ring, signed(square), 1 - server, out.numpy().reshape(-1))
+        fused.row_squares(p, r, w, b, rb, ring, square, 1 - server, out.numpy().reshape(-1))
         return out
     total = public * ((public if server == 0 else 0) - 2 * share)
     if crossed is not None:
         wrap, bit, product = crossed
-        total = total + wrap * (((public * bit - product) << (ring + 1)) + bit * signed(square))
+        total = total + wrap * (((public * bit - product) << (ring + 1)) + bit * square)
     return total.sum(-1, keepdim=True)
+
+
+def _check_shapes(*tensors: Tensor) -> None:
+    if any(x.shape != tensors[0].shape for x in tensors):
+        raise ValueError(f"the shapes differ: {', '.join(str(tuple(x.shape)) for x in tensors)}")
 
 
 def signed(value: int) -> int:

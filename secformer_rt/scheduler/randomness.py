@@ -113,7 +113,7 @@ class Material:
         }
         if len(shares) < len(sources):
             random = [shares[position] for position, source in enumerate(sources) if source is Source.RANDOM]
-            local = iter(correlation.local(random, [self._share(ref) for ref in correlation.refs]))
+            local = iter(correlation.derive(random, [self._share(ref) for ref in correlation.refs]))
             shares.update((p, next(local)) for p, source in enumerate(sources) if source is Source.LOCAL)
         return [shares[position] for position in range(len(sources))]
 

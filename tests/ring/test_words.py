@@ -39,3 +39,11 @@ def test_squares_of_rows(backend: str, server: int, ring: int, crosses: bool) ->
             expected = expected + wrap * bit * 2 ** (2 * ring)
     assert found.shape == (2, 3, 1)
     assert torch.equal(found[..., 0], expected.sum(-1))
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    x, y = words(1, 3, 5), words(2, 5)
+    with pytest.raises(ValueError, match="shapes differ"):
+        add_product(x, x, y)
+    with pytest.raises(ValueError, match="shapes differ"):
+        row_squares(x, y, None, ring=20, server=0)
