@@ -35,7 +35,6 @@ from secformer_rt.parties.settings import Role, Settings
 from secformer_rt.protocols.linear import HALF
 from secformer_rt.protocols.rings import Rings
 from secformer_rt.ring.buffers import as_bytes
-from secformer_rt.ring.jit import empty
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.scheduler.dealing import corrections
 from secformer_rt.scheduler.randomness import parameter_mask
@@ -194,7 +193,7 @@ def receive_corrections(link: Link, total: int, tell: Callable[[int], None]) -> 
 
     ``tell`` is called with the bytes so far after every block.
     """
-    received = empty((total,), torch.uint8)
+    received = torch.empty(total, dtype=torch.uint8)
     target = as_bytes(received)
     for number, start in enumerate(range(0, total, BLOCK)):
         link.receive_into(number, target[start : start + BLOCK])
