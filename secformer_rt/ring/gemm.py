@@ -68,6 +68,29 @@ _call_pack: Any = extending.intrinsic(_pack_body)
 
 
 @inlined
+def _pack_dot_rows(a: Words, row: int, rows: int, start: int, depth: int, tile_rows: int, out: Words) -> None:
+    """The halves of a pair of words as hi(a1), lo(a1), lo(a2), hi(a2), the low ones signed."""
+    real = min(depth, a.shape[1] - start)
+    for group in range(0, rows, tile_rows):
+        width = min(tile_rows, rows - group)
+        base = group * (depth + 1) + width
+        for i in range(width):
+            words = a[row + group + i, start : start + real]
+            for k in range(real // 2):
+                first, second = np.int64(words[2 * k]), np.int64(words[2 * k + 1])
+                first += (first & 0x8000) << 1
+                at = base + 2 * k * width + 2 * i
+                out[at] = (first << 16) | ((first >> 16) & 0xFFFF)
+                out[at + 1] = second + ((second & 0x8000) << 1)
+            for at in range(base + real // 2 * 2 * width + 2 * i, base + depth * width, 2 * width):
+                out[at] = out[at + 1] = 0
+            if real % 2:
+                first = np.int64(words[real - 1])
+                first += (first & 0x8000) << 1
+                out[base + (real - 1) * width + 2 * i] = (first << 16) | ((first >> 16) & 0xFFFF)
+
+
+@inlined
 def _pack_rows(a: Words, row: int, rows: int, start: int, depth: int, tile_rows: int, out: Words) -> None:
     real = min(depth, a.shape[1] - start)
     for group in range(0, rows, tile_rows):
@@ -128,12 +151,13 @@ def _multiply_panel(
 
 
 @compile_now(
-    "void(int64, int64, int64, int64, int64[:, :, :], int64[:, :, :], int64[::1], int64[:, :, ::1])",
-    "void(int64, int64, int64, int64, int32[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1])",
+    "void(int64, int64, int64, int64, boolean, int64[:, :, :], int64[:, :, :], int64[::1], int64[:, :, ::1])",
+    "void(int64, int64, int64, int64, boolean, int32[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1])",
 )
 def multiply(
-    tile: int, pack: int, tile_rows: int, tile_columns: int, a: Words, b: Words, panels: Words, c: Words
-) -> None:
+    tile: int, pack: int, tile_rows: int, tile_columns: int, dots: bool, a: Words, b: Words, panels: Words,
+    c: Words,
+) -> None:  # fmt: skip
     """C = A @ B for every matrix of a batch.
 
     Args:
@@ -141,6 +165,7 @@ def multiply(
         pack: address of the tile's ``pack``.
         tile_rows: height of the tile.
         tile_columns: width of the tile.
+        dots: whether the tile takes the words' halves.
         a: (G, M, K), of any strides.
         b: (G, K, N), of any strides; not used if panels are given.
         panels: one packed B for the whole batch, as ``kernels.pack`` lays it out, or empty.
@@ -159,7 +184,10 @@ def multiply(
             c[g, row : row + rows] = 0
             for start in range(0, depth, BLOCK_DEPTH):
                 part = min(BLOCK_DEPTH, depth - start)
-                _pack_rows(a[g], row, rows, start, part, tile_rows, packed)
+                if dots:
+                    _pack_dot_rows(a[g], row, rows, start, part, tile_rows, packed)
+                else:
+                    _pack_rows(a[g], row, rows, start, part, tile_rows, packed)
                 block_at = padded_columns * (start + start // BLOCK_DEPTH)
                 for column in range(0, columns, tile_columns):
                     at = 0

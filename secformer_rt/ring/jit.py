@@ -1,6 +1,6 @@
 """Which kernels run here, and how they are compiled.
 
-The choice follows the processor; ``SECFORMER_RT_KERNELS`` (``plain``, ``split`` or ``wide``) overrides it.
+The choice follows the processor; ``SECFORMER_RT_KERNELS``, one of :class:`Backend`, overrides it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Backend(StrEnum):
     PLAIN = "plain"  # torch and numpy only
     SPLIT = "split"  # compiled; 64-bit products from 32-bit halves
     WIDE = "wide"  # compiled; native 64-bit products, for AVX-512 DQ
+    DOT = "dot"  # as wide, and 32-bit products from 16-bit dot products, for AVX-512 VNNI
 
 
 @functools.cache
@@ -39,7 +40,7 @@ def backend() -> Backend:
     """The backend of this process, chosen once at first use.
 
     Raises:
-        BadConfigError: the override names no backend, or one that needs numba, which is not installed.
+        BadConfigError: the override names no backend, or one that this machine lacks something for.
     """
     wanted = os.environ.get(OVERRIDE, "")
     if wanted not in ("", *Backend):
@@ -48,15 +49,33 @@ def backend() -> Backend:
     if wanted == Backend.PLAIN:
         return Backend.PLAIN
     try:
-        importlib.import_module("numba")
-        features = importlib.import_module("llvmlite.binding").get_host_cpu_features()
+        numba: Any = importlib.import_module("numba")
     except ImportError:
         if wanted:
             raise BadConfigError(f"{OVERRIDE} is {wanted!r}, which needs numba; install it.") from None
         return Backend.PLAIN
-    if wanted:
-        return Backend(wanted)
-    return Backend.WIDE if features.get("avx512dq") and features.get("avx512f") else Backend.SPLIT
+    if wanted == Backend.DOT and not has("avx2"):
+        raise BadConfigError(f"{OVERRIDE} is {wanted!r}, which needs a processor with AVX2; unset it.")
+    chosen = Backend(wanted) if wanted else _fastest()
+    if chosen is Backend.DOT and numba.config.CPU_FEATURES is None:
+        # LLVM takes a dot product apart where it expects to wait for the sum; these loops do not wait.
+        numba.config.CPU_FEATURES = f"{_features().flatten()},+fast-dpwssd"
+    return chosen
+
+
+def _fastest() -> Backend:
+    if not has("avx512dq"):
+        return Backend.SPLIT
+    return Backend.DOT if has("avx512vnni") else Backend.WIDE
+
+
+def has(feature: str) -> bool:
+    """Whether the processor has a feature, by LLVM's name."""
+    return bool(_features().get(feature))
+
+
+def _features() -> Any:
+    return importlib.import_module("llvmlite.binding").get_host_cpu_features()
 
 
 def compiled() -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secformer_rt.ring.jit import Backend, any_meta, as_array, backend, compiled, empty
+from secformer_rt.ring.jit import Backend, any_meta, as_array, backend, compiled, empty, has
 
 if TYPE_CHECKING:
     from secformer_rt.ring.tile import CompiledTile
@@ -111,7 +111,8 @@ def pack(b: Tensor) -> PackedMatrix:
         return PackedMatrix(b.clone(memory_format=torch.contiguous_format), rows, columns, layout)
     from secformer_rt.ring.gemm import BLOCK_DEPTH, DEPTH_STEP
 
-    width = _tile(layout, b.dtype).tile.columns
+    tile = _tile(layout, b.dtype).tile
+    width = tile.columns
     panels = -(-columns // width)
     depth = -(-rows // DEPTH_STEP) * DEPTH_STEP
     data = torch.zeros((depth + -(-depth // BLOCK_DEPTH)) * panels * width, dtype=b.dtype)
@@ -124,7 +125,11 @@ def pack(b: Tensor) -> PackedMatrix:
         real = b[start : start + part]
         padded[: real.shape[0], :columns] = real
         block[:, 1:] = padded.view(part, panels, width).transpose(0, 1)
-        block[:, 0] = (block[:, 1::2] * block[:, 2::2]).sum(1, dtype=b.dtype)
+        if tile.dots:
+            block[:, 1:] += (block[:, 1:] & 0x8000) << 1
+            block[:, 2::2] = (block[:, 2::2] << 16) | ((block[:, 2::2] >> 16) & 0xFFFF)
+        else:
+            block[:, 0] = (block[:, 1::2] * block[:, 2::2]).sum(1, dtype=b.dtype)
         at += size
     return PackedMatrix(data, rows, columns, layout)
 
@@ -250,9 +255,11 @@ def absent(like: Tensor) -> Tensor:
 def _tile(layout: Backend, dtype: torch.dtype) -> CompiledTile:
     from secformer_rt.ring import tile
 
-    if dtype == torch.int32:
-        return tile.compile_tile(tile.WIDE_HALF if layout is Backend.WIDE else tile.SPLIT_HALF)
-    return tile.compile_tile(tile.WIDE if layout is Backend.WIDE else tile.SPLIT)
+    if dtype == torch.int64:
+        return tile.compile_tile(tile.SPLIT if layout is Backend.SPLIT else tile.WIDE)
+    if layout is Backend.DOT:
+        return tile.compile_tile(tile.DOT_HALF if has("avx512bw") else tile.NARROW_DOT_HALF)
+    return tile.compile_tile(tile.SPLIT_HALF if layout is Backend.SPLIT else tile.WIDE_HALF)
 
 
 def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend) -> Tensor:
@@ -268,6 +275,7 @@ def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend
         tile.pack.address,
         tile.tile.rows,
         tile.tile.columns,
+        tile.tile.dots,
         as_array(a),
         as_array(b),
         panels,

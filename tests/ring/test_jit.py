@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
@@ -21,18 +20,24 @@ def test_the_override_chooses(name: str) -> None:
         kernels.prepare()
 
 
-@pytest.mark.parametrize(("features", "expected"), [((), "split"), (("avx512f", "avx512dq"), "wide")])
-def test_the_processor_chooses(
-    features: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    binding = importlib.import_module("llvmlite.binding")
-    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: dict.fromkeys(features, True))
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [("", "split"), ("avx2", "split"), ("avx2 avx512dq", "wide"), ("avx2 avx512dq avx512vnni", "dot")],
+)
+def test_the_processor_chooses(features: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "has", lambda feature: feature in features.split())
     with using(""):
         assert backend() == expected
 
 
 def test_an_unknown_override_is_refused() -> None:
-    with using("fast"), pytest.raises(BadConfigError, match=r"'fast'.*plain, split, wide"):
+    with using("fast"), pytest.raises(BadConfigError, match=r"'fast'.*plain, split, wide, dot"):
+        backend()
+
+
+def test_dot_products_need_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "has", lambda _: False)
+    with using("dot"), pytest.raises(BadConfigError, match="AVX2"):
         backend()
 
 
