@@ -42,7 +42,7 @@ _KINDS: Final = {
     "pack": MATMUL,
     "pack_words": PACKING,
     "unpack_words": PACKING,
-    "add_unpacked": PACKING,
+    "unpack_sum": PACKING,
     "pack_bits": PACKING,
     "unpack_bits": PACKING,
 }

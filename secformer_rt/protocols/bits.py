@@ -91,7 +91,7 @@ def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...
     subsets, monomials = _multiplied_out(server, factors.shape[0], terms)
     dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], subsets))
     masks, products = dealt.shares
-    opened = yield from reveal(factors ^ masks, xor=True)
+    opened = yield from reveal(factors, xor=True, mask=masks)
     return list(masked_products(opened, torch.cat([masks, products]), monomials))
 
 
@@ -120,6 +120,6 @@ def arithmetic(server: int, bits: Bits, ring: int = 64) -> Protocol[Form]:
     """
     dealt = yield from deal(BitMask(bits.shape, ring))
     plane, words = dealt.shares
-    opened = yield from reveal(bits.planes ^ plane, xor=True)
+    opened = yield from reveal(bits.planes, xor=True, mask=plane)
     e = unpack_bits(opened, bits.shape).to(torch.int64)
     return Form(server, (Term(e), Term(1 - 2 * e, 0, dealt.ref(1), words, bit=True)), 0, ring)

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.protocols.correlations import Correlation, Ref
+from secformer_rt.ring.words import add
 
 T = TypeVar("T")
 
@@ -59,12 +60,21 @@ class Deal:
 class Open:
     """Open shares to both servers. Answered after the round with the public tensor.
 
-    ``bits`` < 64 opens only the low bits of additive shares; ``xor`` opens bit planes (uint8).
+    ``bits`` < 64 opens only the low bits of additive shares; ``xor`` opens bit planes (uint8). A ``mask``
+    of the same shape is added to the share first, or for planes XORed.
     """
 
     share: Tensor
     bits: int = 64
     xor: bool = False
+    mask: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """The share that is opened, with its mask."""
+        if self.mask is None:
+            return self.share
+        return self.share ^ self.mask if self.xor else add(self.share, self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +237,9 @@ def deal(correlation: Correlation) -> Protocol[Dealt]:
     return dealt
 
 
-def reveal(share: Tensor, bits: int = 64, xor: bool = False) -> Protocol[Tensor]:
-    """Open shares as they are: only for values that a fresh mask hides. One round."""
-    public: Tensor = yield Open(share, bits, xor)
+def reveal(share: Tensor, bits: int = 64, xor: bool = False, mask: Tensor | None = None) -> Protocol[Tensor]:
+    """Open shares, plus a mask if one is given: only for values that a fresh mask hides. One round."""
+    public: Tensor = yield Open(share, bits, xor, mask)
     return public
 
 

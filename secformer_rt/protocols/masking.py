@@ -78,7 +78,7 @@ def open_masked(x: Secret, ring: int | None = None) -> Protocol[Opened]:
     if x.opened is None or x.opened.ring < ring:
         x.opening = True
         mask = yield from deal(Mask(x.shape, ring))
-        public = yield from reveal(add(x.share, mask.shares[0]), ring)
+        public = yield from reveal(x.share, ring, mask=mask.shares[0])
         form = Form(x.server, (Term(public), Term(-1, 0, mask.ref(0), mask.shares[0])), x.frac, ring)
         x.opened = Opened(public, mask.ref(0), mask.shares[0], ring, form)
         x.opening = False

@@ -19,7 +19,6 @@ from secformer_rt.protocols.core import (
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
 from secformer_rt.ring.kernels import truncated
-from secformer_rt.ring.words import add
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def truncate_many(
     correlation = TruncationMask(x.shape, ring, shifts, bits)
     mask = yield from deal(correlation)
     r, *shifted = mask.shares
-    public = yield from reveal(add(x.share, r), ring)
+    public = yield from reveal(x.share, ring, mask=r)
     top = shifted.pop() if correlation.bit_bits else None
     results = []
     for position, (frac, shift) in enumerate(zip(fracs, shifts, strict=True)):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
+import llvmlite.ir as ir  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
 from secformer_rt.ring.jit import compile_now, inlined
 
-BLOCK = 2048  # elements of chunk_lookup at a time, a multiple of 8
+numba: Any = importlib.import_module("numba")
+extending: Any = importlib.import_module("numba.extending")
+
+BLOCK = 2048  # words at a time, a multiple of 64
 PLANE_BLOCK = 2048  # bytes of every plane at a time
 
 
@@ -94,49 +99,89 @@ def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArr
                 tail[n] += second[n]
 
 
-@compile_now("void(uint64[::1], int64, uint64[::1])")
-def pack_words(words: NDArray[np.uint64], bits: int, out: NDArray[np.uint64]) -> None:
-    """The low bits of all words as one stream; see ``packing.pack_words``.
+@compile_now("void(uint64[::1], uint64[::1], int64, uint64[::1])")
+def pack_words(
+    words: NDArray[np.uint64], masks: NDArray[np.uint64], bits: int, out: NDArray[np.uint64]
+) -> None:
+    """The low bits of all sums as one stream; see ``packing.pack_words``.
+
+    A block's bits fill whole words, so each begins with an empty one.
 
     Args:
         words: (N,).
+        masks: (N,), or none.
         bits: 1 to 63.
         out: little-endian, at least ``N bits / 64`` words and one more.
     """
-    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
-    held, filled, at = np.uint64(0), np.uint64(0), 0
-    width = np.uint64(bits)
-    for n in range(words.size):
-        word = words[n] & mask
-        held |= word << filled
-        filled += width
-        if filled >= np.uint64(64):
+    kept = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    block, pairs = np.empty(BLOCK, np.uint64), np.empty(BLOCK // 2, np.uint64)
+    at = 0
+    for start in range(0, words.size, BLOCK):
+        size = min(BLOCK, words.size - start)
+        some, mine = block[:size], words[start : start + size]
+        if masks.size:
+            added = masks[start : start + size]
+            for n in range(size):
+                some[n] = (mine[n] + added[n]) & kept
+        else:
+            for n in range(size):
+                some[n] = mine[n] & kept
+        width = np.uint64(bits)
+        if bits <= 32 and size % 2 == 0:
+            # Two at a time: what follows is not vectorised.
+            some = pairs[: size // 2]
+            for n in range(some.size):
+                some[n] = block[2 * n] | (block[2 * n + 1] << width)
+            width *= np.uint64(2)
+        held, filled = np.uint64(0), np.uint64(0)
+        for n in range(some.size):
+            word = some[n]
+            held |= word << filled
+            filled += width
+            if filled >= np.uint64(64):
+                out[at] = held
+                at += 1
+                filled -= np.uint64(64)
+                # Shifting by 64 is not defined, and there is nothing left then.
+                held = word >> (width - filled) if filled else np.uint64(0)
+        if filled:
             out[at] = held
-            at += 1
-            filled -= np.uint64(64)
-            # Shifting by 64 is not defined, and there is nothing left then.
-            held = word >> (width - filled) if filled else np.uint64(0)
-    out[at] = held
+
+
+def _eight_bytes(_typing: Any, buffer: Any, at: Any) -> Any:
+    """Eight bytes of a buffer as a word, wherever they begin."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: list[Any]) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        place = builder.gep(data, [values[1]])
+        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+
+    return numba.uint64(buffer, at), generate
+
+
+_load: Any = extending.intrinsic(_eight_bytes)
 
 
 @inlined
-def _inner(whole: int, bits: int, count: int) -> int:
-    """How many words lie in whole words of a stream, with both halves."""
-    return min(count, max(0, (64 * (whole - 1)) // bits))
+def _inner(size: int, bits: int, count: int) -> int:
+    """How many words of a stream can be read as nine bytes each."""
+    return min(count, max(0, 8 * (size - 9)) // bits)
 
 
 @inlined
-def _word(stream: NDArray[np.uint64], n: Any, bits: Any) -> Any:
-    """Word n of a stream, and whatever follows it above ``bits``."""
-    start = n * bits
-    at, shift = start >> np.uint64(6), start & np.uint64(63)
-    # Shifting by 64 is not defined: by 1 and by at most 63.
-    return (stream[at] >> shift) | ((stream[at + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift))
+def _word(buffer: NDArray[np.uint8], n: int, bits: int) -> Any:
+    """Word n of a stream, and whatever follows it above ``bits``; up to 57 bits lie in eight bytes."""
+    at, shift = (n * bits) >> 3, np.uint64((n * bits) & 7)
+    word = _load(buffer, at) >> shift
+    if bits > 57:
+        # Shifting by 64 is not defined: by 1 and by at most 63.
+        word |= (np.uint64(buffer[at + 8]) << np.uint64(1)) << (np.uint64(63) - shift)
+    return word
 
 
 @inlined
 def _last_word(buffer: NDArray[np.uint8], n: int, bits: int) -> Any:
-    """Word n of a stream that may end in the middle of eight bytes."""
+    """Word n of a stream that ends soon."""
     word = np.uint64(0)
     for bit in range(bits):
         place = n * bits + bit
@@ -153,36 +198,34 @@ def unpack_words(buffer: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]) 
         bits: 1 to 63.
         out: (N,).
     """
-    stream = buffer[: buffer.size // 8 * 8].view(np.uint64)
-    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
-    inner = _inner(stream.size, bits, out.size)
+    kept = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    inner = _inner(buffer.size, bits, out.size)
     some = out[:inner]
     for n in range(some.size):
-        some[n] = _word(stream, np.uint64(n), np.uint64(bits)) & mask
+        some[n] = _word(buffer, n, bits) & kept
     for n in range(inner, out.size):
         out[n] = _last_word(buffer, n, bits)
 
 
-@compile_now("void(int64[::1], uint8[::1], int64, int64[::1])")
-def add_unpacked(
-    share: NDArray[np.int64], buffer: NDArray[np.uint8], bits: int, out: NDArray[np.int64]
+@compile_now("void(uint8[::1], uint8[::1], int64, uint64[::1])")
+def unpack_sum(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]
 ) -> None:
-    """out[n] = (share[n] + word n of the buffer) modulo ``2^bits``; see ``packing.add_unpacked``.
+    """out[n] = (word n of the one + word n of the other) modulo ``2^bits``; see ``packing.unpack_sum``.
 
     Args:
-        share: (N,).
-        buffer: ceil(N bits / 8) bytes.
+        first: ceil(N bits / 8) bytes.
+        second: as many.
         bits: 1 to 63.
         out: (N,).
     """
-    stream = buffer[: buffer.size // 8 * 8].view(np.uint64)
-    mask = (np.int64(1) << bits) - 1
-    inner = _inner(stream.size, bits, out.size)
-    some, mine = out[:inner], share[:inner]
+    kept = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    inner = _inner(first.size, bits, out.size)
+    some = out[:inner]
     for n in range(some.size):
-        some[n] = (mine[n] + np.int64(_word(stream, np.uint64(n), np.uint64(bits)))) & mask
+        some[n] = (_word(first, n, bits) + _word(second, n, bits)) & kept
     for n in range(inner, out.size):
-        out[n] = (share[n] + np.int64(_last_word(buffer, n, bits))) & mask
+        out[n] = (_last_word(first, n, bits) + _last_word(second, n, bits)) & kept
 
 
 @compile_now("void(uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, ::1])")

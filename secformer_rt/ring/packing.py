@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
+from secformer_rt.ring.words import add
 
 WORD_BITS = 64
 
@@ -26,33 +27,41 @@ def packed_size(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-def pack_words(x: Tensor, bits: int) -> Tensor:
+def pack_words(x: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
     """The low bits of every word, one after the other, the lowest bit first.
 
     Args:
         x: int64 tensor of any shape.
         bits: 1 to 64; bits beyond the last word's in the last byte are zero.
+        mask: int64 tensor of the same shape; if given, the words are those of ``x + mask``.
 
     Returns:
-        uint8 tensor of shape (packed_size(x.numel(), bits),). At 64 bits it shares x's memory if x is
-        contiguous.
+        uint8 tensor of shape (packed_size(x.numel(), bits),). At 64 bits, without a mask, it shares x's
+        memory if x is contiguous.
+
+    Raises:
+        ValueError: the mask has another shape.
     """
     if x.dtype != torch.int64:
         raise TypeError(f"pack_words takes an int64 tensor, not {x.dtype}")
+    if mask is not None and (mask.dtype != x.dtype or mask.shape != x.shape):
+        raise ValueError(f"words of shape {tuple(x.shape)} have a mask of shape {tuple(mask.shape)}")
     size = packed_size(x.numel(), bits)
     if x.is_meta:
         return torch.empty(size, dtype=torch.uint8, device="meta")
     if x.numel() == 0:
         return torch.empty(0, dtype=torch.uint8)
-    flat = x.reshape(-1).contiguous()
-    if bits == WORD_BITS and sys.byteorder == "little":
-        return flat.view(torch.uint8)
-    if compiled():
+    if compiled() and bits < WORD_BITS:
         from secformer_rt.ring import fused_bits
 
+        words = as_array(x.contiguous()).reshape(-1).view(np.uint64)
+        masks = words[:0] if mask is None else as_array(mask.contiguous()).reshape(-1).view(np.uint64)
         out = empty((_padded(size),), torch.uint8)
-        fused_bits.pack_words(as_array(flat).view(np.uint64), bits, out.numpy().view(np.uint64))
+        fused_bits.pack_words(words, masks, bits, out.numpy().view(np.uint64))
         return out[:size]
+    flat = (x if mask is None else add(x, mask)).reshape(-1).contiguous()
+    if bits == WORD_BITS and sys.byteorder == "little":
+        return flat.view(torch.uint8)
     columns = flat.numpy().astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
     chosen = np.unpackbits(columns, axis=1, bitorder="little")[:, :bits]
     return torch.from_numpy(np.packbits(chosen.reshape(-1), bitorder="little"))
@@ -100,34 +109,33 @@ def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
     return torch.from_numpy(words.view("<i8").astype(np.int64, copy=False).reshape(shape))
 
 
-def add_unpacked(share: Tensor, buffer: Tensor, bits: int) -> Tensor:
-    """``share + unpack_words(buffer, share.shape, bits)`` modulo ``2^bits``, in one pass.
+def unpack_sum(first: Tensor, second: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
+    """The sum of what :func:`unpack_words` makes of two buffers, modulo ``2^bits``, in one pass.
 
     Args:
-        share: int64 of any shape.
-        buffer: as :func:`unpack_words` takes it.
+        first: contiguous uint8 tensor of shape (packed_size(count, bits),), count being that of ``shape``.
+        second: likewise.
+        shape: of the result.
         bits: 1 to 64.
 
     Returns:
         int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64.
 
     Raises:
-        ValueError: the buffer has another length.
+        ValueError: a buffer has another length.
     """
-    shape = tuple(share.shape)
-    if (
-        bits < WORD_BITS
-        and share.numel()
-        and compiled()
-        and buffer.numel() == packed_size(share.numel(), bits)
-    ):
+    count = math.prod(shape)
+    if bits < WORD_BITS and count and compiled() and not any_meta(first, second):
         from secformer_rt.ring import fused_bits
 
+        size = packed_size(count, bits)
+        if first.numel() != size or second.numel() != size:
+            raise ValueError(f"{count} words of {bits} bits take {size} bytes each way")
         out = empty(shape, torch.int64)
-        flat = as_array(share.contiguous()).reshape(-1)
-        fused_bits.add_unpacked(flat, buffer.contiguous().numpy(), bits, out.numpy().reshape(-1))
+        one, other = (x.contiguous().numpy() for x in (first, second))
+        fused_bits.unpack_sum(one, other, bits, out.numpy().reshape(-1).view(np.uint64))
         return out
-    total = share + unpack_words(buffer, shape, bits)
+    total = add(unpack_words(first, shape, bits), unpack_words(second, shape, bits))
     return total if bits == WORD_BITS else total & ((1 << bits) - 1)
 
 

@@ -12,9 +12,9 @@ from secformer_rt.errors import DesyncError, DivergedError
 from secformer_rt.protocols.core import Dealt, Open
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.ring.buffers import as_bytes, as_tensor
-from secformer_rt.ring.packing import add_unpacked, pack_words
+from secformer_rt.ring.packing import pack_words, unpack_sum
 from secformer_rt.scheduler.engine import Label
-from secformer_rt.scheduler.ledger import Ledger, opening_size
+from secformer_rt.scheduler.ledger import Ledger
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.randomness import Material
 from secformer_rt.scheduler.transcript import Transcript
@@ -61,11 +61,10 @@ class ServerBackend:
         self._link.send(self._transcript.tag(number), *(as_bytes(part) for part in mine))
         received = as_tensor(self._receive(number, total))
         results, offset = [], 0
-        for _, opening in openings:
-            size = opening_size(opening)
-            results.append(_combine(opening, received[offset : offset + size]))
+        for (_, opening), part in zip(openings, mine, strict=True):
+            results.append(_combine(opening, part, received[offset : offset + part.numel()]))
             self._transcript.add(results[-1])
-            offset += size
+            offset += part.numel()
         seconds = time.perf_counter() - began
         for label, size in self.ledger.rounds[-1]:
             self.spent(label, seconds * size / total)
@@ -99,12 +98,13 @@ class ServerBackend:
 
 
 def _packed(opening: Open) -> Tensor:
+    """What this server sends."""
     if opening.xor:
-        return opening.share.contiguous().reshape(-1)
-    return pack_words(opening.share, opening.bits)
+        return opening.value.contiguous().reshape(-1)
+    return pack_words(opening.share, opening.bits, opening.mask)
 
 
-def _combine(opening: Open, received: Tensor) -> Tensor:
+def _combine(opening: Open, sent: Tensor, received: Tensor) -> Tensor:
     if opening.xor:
-        return opening.share ^ received.reshape(opening.share.shape)
-    return add_unpacked(opening.share, received, opening.bits)
+        return (sent ^ received).reshape(opening.share.shape)
+    return unpack_sum(sent, received, tuple(opening.share.shape), opening.bits)

@@ -129,6 +129,7 @@ def test_what_holds_shares_does_not_print_them() -> None:
     holders = (
         Dealt(1, (words, planes)),
         Open(words),
+        Open(words, mask=words),
         Open(planes, xor=True),
         term,
         form,

@@ -69,7 +69,7 @@ class Recorder(ServerBackend):
     def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:
         results = super().exchange(openings)
         self.seen += [
-            (Open(o.share.clone(), o.bits, o.xor), public.clone())
+            (Open(o.value.clone(), o.bits, o.xor), public.clone())
             for (_, o), public in zip(openings, results, strict=True)
         ]
         return results

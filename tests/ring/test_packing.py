@@ -9,13 +9,13 @@ from torch import Tensor
 
 from secformer_rt.ring.packing import (
     Monomials,
-    add_unpacked,
     chunk_lookup,
     masked_products,
     pack_bits,
     pack_words,
     packed_size,
     unpack_bits,
+    unpack_sum,
     unpack_words,
 )
 from tests.ring.helpers import BACKENDS, EXTREMES, using, words
@@ -190,15 +190,32 @@ def test_wrong_arguments() -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(st.integers(1, 64), st.integers(0, 70), st.integers(0, 9), seeds)
 def test_adding_what_was_packed(backend: str, bits: int, count: int, offset: int, seed: int) -> None:
-    share, other = words(seed, count), words(seed + 1, count)
+    share, mask, other = (words(seed + n, count) for n in range(3))
     with using(backend):
-        packed = pack_words(other, bits)
-        buffer = torch.cat([torch.zeros(offset, dtype=torch.uint8), packed])[offset:]
-        found = add_unpacked(share, buffer, bits)
+        mine = pack_words(share, bits, mask)
+        buffer = torch.cat([torch.zeros(offset, dtype=torch.uint8), pack_words(other, bits)])[offset:]
+        found = unpack_sum(mine, buffer, (count,), bits)
+        assert torch.equal(mine, pack_words(share + mask, bits))
         if count:
             with pytest.raises(ValueError, match="bytes"):
-                add_unpacked(share, buffer[:-1], bits)
-    assert torch.equal(found, (share + other) & (2**bits - 1 if bits < 64 else -1))
+                unpack_sum(mine, buffer[:-1], (count,), bits)
+            with pytest.raises(ValueError, match="shape"):
+                pack_words(share, bits, mask[1:])
+    assert torch.equal(found, (share + mask + other) & (2**bits - 1 if bits < 64 else -1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bits", [1, 7, 31, 32, 33, 57, 58, 63])
+@pytest.mark.parametrize("count", [2047, 2048, 4099])
+def test_streams_of_several_blocks(backend: str, bits: int, count: int) -> None:
+    share, mask = words(bits, count), words(count, count)
+    with using(backend):
+        stream = pack_words(share, bits, mask)
+        found, twice = unpack_words(stream, (count,), bits), unpack_sum(stream, stream, (count,), bits)
+    with using("plain"):
+        assert torch.equal(stream, pack_words(share + mask, bits))
+    assert torch.equal(found, (share + mask) & (2**bits - 1))
+    assert torch.equal(twice, 2 * found & (2**bits - 1))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
