@@ -34,13 +34,26 @@ REST: Final = "rest"  # Python: protocols, scheduler, and whatever nobody counts
 PACKAGE: Final = "secformer_rt."
 RING: Final = f"{PACKAGE}ring."
 _INSIDE: Final = tuple(
-    RING + name for name in ("buffers", "fused", "fused_bits", "gemm", "jit", "prg", "tile")
+    RING + name
+    for name in (
+        "buffers",
+        "dots",
+        "emitter",
+        "fused",
+        "fused_bits",
+        "gemm",
+        "jit",
+        "prg",
+        "tile",
+        "winograd",
+    )
 )
 _KINDS: Final = {
     "matmul": MATMUL,
     "matmul_packed": MATMUL,
     "pack": MATMUL,
     "pack_words": PACKING,
+    "pack_differences": PACKING,
     "unpack_words": PACKING,
     "unpack_sum": PACKING,
     "pack_bits": PACKING,
@@ -48,6 +61,7 @@ _KINDS: Final = {
 }
 _METHODS: Final[tuple[tuple[type, str, str], ...]] = (
     (Prg, "__init__", PRG),
+    (Prg, "fill", PRG),
     (Prg, "bytes", PRG),
     (Prg, "words", PRG),
     (Prg, "planes", PRG),

@@ -18,6 +18,7 @@ from math import prod
 from typing import NamedTuple
 from zlib import crc32
 
+import torch
 from torch import Tensor
 
 from secformer_rt.ring.buffers import as_bytes
@@ -50,6 +51,20 @@ class Sharing(Enum):
     BYTES = "bytes"  # uint8, additive modulo 256
     HALVES = "halves"  # int32, additive modulo 2^32
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What a share is held in."""
+        return _DTYPES[self]
+
+
+_DTYPES = {
+    Sharing.ADDITIVE: torch.int64,
+    Sharing.PLANES: torch.uint8,
+    Sharing.TABLES: torch.int16,
+    Sharing.BYTES: torch.uint8,
+    Sharing.HALVES: torch.int32,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -63,13 +78,9 @@ class Field:
     @property
     def size(self) -> int:
         """Bytes of one share of the field, as it travels."""
-        if self.sharing in (Sharing.PLANES, Sharing.BYTES):
-            return prod(self.shape)
-        if self.sharing is Sharing.HALVES:
-            return 4 * prod(self.shape)
-        if self.sharing is Sharing.TABLES:
-            return 2 * prod(self.shape)
-        return packed_size(prod(self.shape), self.bits)
+        if self.sharing is Sharing.ADDITIVE:
+            return packed_size(prod(self.shape), self.bits)
+        return self.sharing.dtype.itemsize * prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

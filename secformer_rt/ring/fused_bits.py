@@ -99,17 +99,18 @@ def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArr
                 tail[n] += second[n]
 
 
-@compile_now("void(uint64[::1], uint64[::1], int64, uint64[::1])")
+@compile_now("void(uint64[::1], uint64[::1], boolean, int64, uint64[::1])")
 def pack_words(
-    words: NDArray[np.uint64], masks: NDArray[np.uint64], bits: int, out: NDArray[np.uint64]
+    words: NDArray[np.uint64], masks: NDArray[np.uint64], less: bool, bits: int, out: NDArray[np.uint64]
 ) -> None:
-    """The low bits of all sums as one stream; see ``packing.pack_words``.
+    """The low bits of all sums or differences as one stream; see ``packing.pack_words``.
 
     A block's bits fill whole words, so each begins with an empty one.
 
     Args:
         words: (N,).
         masks: (N,), or none.
+        less: whether they are taken away rather than added.
         bits: 1 to 63.
         out: little-endian, at least ``N bits / 64`` words and one more.
     """
@@ -121,8 +122,10 @@ def pack_words(
         some, mine = block[:size], words[start : start + size]
         if masks.size:
             added = masks[start : start + size]
+            sign = ~np.uint64(0) if less else np.uint64(0)
             for n in range(size):
-                some[n] = (mine[n] + added[n]) & kept
+                # -m is ~m + 1.
+                some[n] = (mine[n] + (added[n] ^ sign) - sign) & kept
         else:
             for n in range(size):
                 some[n] = mine[n] & kept

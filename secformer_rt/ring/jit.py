@@ -23,7 +23,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 OVERRIDE = "SECFORMER_RT_KERNELS"
 
-_NUMPY_TYPES = {torch.int64: np.int64, torch.int32: np.int32, torch.uint8: np.uint8}
+_NUMPY_TYPES = {
+    torch.int64: np.int64,
+    torch.int32: np.int32,
+    torch.int16: np.int16,
+    torch.uint8: np.uint8,
+}
 
 
 class Backend(StrEnum):
@@ -124,7 +129,7 @@ def any_meta(*tensors: Tensor) -> bool:
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An uninitialised int64 or uint8 CPU tensor, on huge pages where the system offers them on request.
+    """An uninitialised tensor of a type that the ring uses, on huge pages where the system has them to offer.
 
     numpy asks for huge pages for large arrays and torch does not; first touches then cost far less.
     """

@@ -57,7 +57,7 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
         words = as_array(x.contiguous()).reshape(-1).view(np.uint64)
         masks = words[:0] if mask is None else as_array(mask.contiguous()).reshape(-1).view(np.uint64)
         out = empty((_padded(size),), torch.uint8)
-        fused_bits.pack_words(words, masks, bits, out.numpy().view(np.uint64))
+        fused_bits.pack_words(words, masks, False, bits, out.numpy().view(np.uint64))
         return out[:size]
     flat = (x if mask is None else add(x, mask)).reshape(-1).contiguous()
     if bits == WORD_BITS and sys.byteorder == "little":
@@ -67,17 +67,44 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
     return torch.from_numpy(np.packbits(chosen.reshape(-1), bitorder="little"))
 
 
-def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
+def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Tensor:
+    """What :func:`pack_words` makes of x less other words, which come in blocks of a multiple of 64.
+
+    Args:
+        x: int64 tensor of any shape.
+        others: int64 tensors of one axis, together as long as x; none is read after the next is asked for.
+        bits: 1 to 64.
+    """
+    size = packed_size(x.numel(), bits)
+    words = as_array(x.contiguous()).reshape(-1)
+    out = empty((_padded(size),), torch.uint8)
+    at = 0
+    for other in others:
+        some, less = words[at : at + other.numel()], other.numpy()
+        if compiled() and bits < WORD_BITS:
+            from secformer_rt.ring import fused_bits
+
+            stream = out[at * bits // 8 :].numpy().view(np.uint64)
+            fused_bits.pack_words(some.view(np.uint64), less.view(np.uint64), True, bits, stream)
+        else:
+            packed = pack_words(torch.from_numpy(some - less), bits)
+            out[at * bits // 8 :][: packed.numel()] = packed
+        at += other.numel()
+    return out[:size]
+
+
+def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int, out: Tensor | None = None) -> Tensor:
     """Undo :func:`pack_words`.
 
     Args:
         buffer: contiguous uint8 tensor of shape (packed_size(count, bits),), count being that of ``shape``.
         shape: of the result.
         bits: 1 to 64; bits beyond the last word's are ignored.
+        out: a contiguous int64 tensor of this shape to write to; new memory if not given.
 
     Returns:
-        int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64. At 64 bits it shares the
-        buffer's memory if that is aligned.
+        int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64. At 64 bits, where no other
+        place is given, it shares the buffer's memory if that is aligned.
 
     Raises:
         ValueError: the buffer has another length.
@@ -93,20 +120,24 @@ def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
         return torch.empty(shape, dtype=torch.int64)
     flat = buffer.reshape(-1).contiguous()
     if bits == WORD_BITS and sys.byteorder == "little":
+        if out is not None:
+            out.view(-1).view(torch.uint8).copy_(flat)
+            return out
         if flat.data_ptr() % 8 or flat.storage_offset() % 8:
             flat = flat.clone()
         return flat.view(torch.int64).view(shape)
     if compiled():
         from secformer_rt.ring import fused_bits
 
-        out = empty((count,), torch.int64)
-        fused_bits.unpack_words(flat.numpy(), bits, out.numpy().view(np.uint64))
-        return out.view(shape)
+        out = empty(shape, torch.int64) if out is None else out
+        fused_bits.unpack_words(flat.numpy(), bits, out.numpy().reshape(-1).view(np.uint64))
+        return out
     stream = np.unpackbits(flat.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
     columns = np.packbits(stream, axis=1, bitorder="little")
     words = np.zeros((count, 8), np.uint8)
     words[:, : columns.shape[1]] = columns
-    return torch.from_numpy(words.view("<i8").astype(np.int64, copy=False).reshape(shape))
+    found = torch.from_numpy(words.view("<i8").astype(np.int64, copy=False).reshape(shape))
+    return found if out is None else out.copy_(found)
 
 
 def unpack_sum(first: Tensor, second: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:

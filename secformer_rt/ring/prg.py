@@ -6,6 +6,7 @@ import hmac
 import math
 import os
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
@@ -15,14 +16,17 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.jit import empty
 
 SEED_BYTES = 32
 
-# The keystream is the encryption of zeros. This many at a time stay in the L2 cache.
-_ZEROS = memoryview(bytes(1 << 18))
+BLOCK = 1 << 15  # words at a time: they stay in the L2 cache
+
+# The keystream is the encryption of zeros.
+_ZEROS = memoryview(bytes(8 * BLOCK))
 
 
 class SecretSeed:
@@ -93,42 +97,98 @@ class Prg:
         key = seed._expand("prg", purpose)
         self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
 
+    def fill(self, out: Tensor) -> Tensor:
+        """Write the next bytes of the stream to the memory of a contiguous tensor, and return it."""
+        if not out.is_contiguous():
+            raise ValueError("only contiguous memory can be filled")
+        self._write(out.reshape(-1).view(torch.uint8).numpy())
+        return out
+
     def bytes(self, n: int) -> Tensor:
         """The next n bytes of the stream, as a uint8 tensor of shape (n,)."""
         if n < 0:
             raise ValueError(f"cannot read {n} bytes")
-        out = empty((n,), torch.uint8)
-        view = out.numpy().data
-        for start in range(0, n, len(_ZEROS)):
-            part = view[start : start + len(_ZEROS)]
-            self._stream.update_into(_ZEROS[: len(part)], part)
-        return out
+        return self.fill(empty((n,), torch.uint8))
 
-    def words(self, shape: tuple[int, ...], bits: int = 64) -> Tensor:
+    def words(self, shape: tuple[int, ...], bits: int = 64, out: Tensor | None = None) -> Tensor:
         """Uniform numbers in [0, 2^bits), or in all of Z_2^64 if bits is 64.
 
         Args:
             shape: of the result.
             bits: 1 to 64. Every element takes 8 bytes of the stream, or 4 up to 32 bits, little-endian.
+            out: a contiguous int64 tensor of this shape to write to; new memory if not given.
 
         Returns:
             int64 tensor.
         """
-        if not 1 <= bits <= 64:
-            raise ValueError(f"bits must be between 1 and 64, not {bits}")
-        size, kind = (4, np.uint32) if bits <= 32 else (8, np.uint64)
-        stream = self.bytes(size * math.prod(shape)).numpy().view(np.dtype(kind).newbyteorder("<"))
-        words = stream.astype(np.int64) if size == 4 or sys.byteorder == "big" else stream.view(np.int64)
-        if bits < 8 * size:
-            words &= (1 << bits) - 1
-        return torch.from_numpy(words).view(tuple(shape))
+        out = empty(tuple(shape), torch.int64) if out is None else out
+        scratch = _scratch(bits)
+        for part in _parts(out):
+            self._draw(part, bits, scratch)
+        return out
+
+    def blocks(self, count: int, bits: int) -> Iterator[Tensor]:
+        """The numbers of :meth:`words`, :data:`BLOCK` at a time; a block overwrites the one before."""
+        block, scratch = np.empty(BLOCK, np.int64), _scratch(bits)
+        for start in range(0, count, BLOCK):
+            part = block[: count - start]
+            self._draw(part, bits, scratch)
+            yield torch.from_numpy(part)
 
     def planes(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform bytes, each of which is eight packed bits, as a uint8 tensor of the given shape."""
         return self.bytes(math.prod(shape)).view(tuple(shape))
+
+    def _write(self, out: NDArray[np.uint8]) -> None:
+        for start in range(0, out.size, len(_ZEROS)):
+            part = out[start : start + len(_ZEROS)]
+            self._stream.update_into(_ZEROS[: part.size], part.data)
+
+    def _draw(self, out: NDArray[np.int64], bits: int, scratch: NDArray[np.uint32]) -> None:
+        """Write the next words, at most a block of them."""
+        if bits <= 32:
+            words = scratch[: out.size]
+            self._write(words.view(np.uint8))
+            if sys.byteorder == "big":
+                words.byteswap(inplace=True)
+            words &= np.uint32((1 << bits) - 1)
+            out[:] = words
+            return
+        self._write(out.view(np.uint8))
+        if sys.byteorder == "big":
+            out.byteswap(inplace=True)
+        if bits < 64:
+            out &= (1 << bits) - 1
 
     def __repr__(self) -> str:
         return "Prg(<hidden>)"
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         raise TypeError("a Prg cannot be pickled or copied")
+
+
+def summed(first: Prg, second: Prg, shape: tuple[int, ...], bits: int) -> Tensor:
+    """The sum of the next words of two streams, modulo ``2^bits``.
+
+    Returns:
+        int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64.
+    """
+    out, scratch = empty(tuple(shape), torch.int64), _scratch(bits)
+    for part, other in zip(_parts(out), second.blocks(math.prod(shape), bits), strict=True):
+        first._draw(part, bits, scratch)
+        part += other.numpy()
+        if bits < 64:
+            part &= (1 << bits) - 1
+    return out
+
+
+def _scratch(bits: int) -> NDArray[np.uint32]:
+    if not 1 <= bits <= 64:
+        raise ValueError(f"bits must be between 1 and 64, not {bits}")
+    return np.empty(BLOCK if bits <= 32 else 0, np.uint32)
+
+
+def _parts(x: Tensor) -> Iterator[NDArray[np.int64]]:
+    """A contiguous tensor's memory, block by block."""
+    flat = x.view(-1).numpy()
+    return (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ WORD_BYTES = 8
 
 
 class Slab:
-    """One piece of memory, to which tensors are copied one after the other."""
+    """One piece of memory, out of which tensors are cut one after the other."""
 
     def __init__(self, nbytes: int) -> None:
         self._memory = empty((-(-nbytes // WORD_BYTES),), torch.int64)
@@ -22,14 +24,15 @@ class Slab:
         """Its size."""
         return WORD_BYTES * self._memory.numel()
 
-    def keep(self, x: Tensor) -> Tensor:
-        """A contiguous copy of x in here; x itself if it does not fit."""
-        words = -(-x.nbytes // WORD_BYTES)
+    def place(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """An uninitialised contiguous tensor in here; in new memory if it does not fit."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        words = -(-nbytes // WORD_BYTES)
         place = self._memory[self._used : self._used + words]
         if place.numel() < words:
-            return x
+            return empty(shape, dtype)
         self._used += words
-        return place.view(torch.uint8)[: x.nbytes].view(x.dtype).view(x.shape).copy_(x)
+        return place.view(torch.uint8)[:nbytes].view(dtype).view(shape)
 
     def clear(self) -> None:
         """Begin again: what is in here will be overwritten."""

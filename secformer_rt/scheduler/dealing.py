@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
-from secformer_rt.ring.packing import pack_words
-from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.ring.packing import pack_differences
+from secformer_rt.ring.prg import SecretSeed, summed
 from secformer_rt.scheduler.plan import Plan
-from secformer_rt.scheduler.randomness import expand
+from secformer_rt.scheduler.randomness import expand, stream
 
 AHEAD = 4  # correlations that a thread may be ahead of what is sent
 
@@ -83,7 +83,7 @@ def _make(
     planned = plan.deals[index]
     fields = planned.correlation.fields
     random = [
-        _combine(expand(seeds[0], index, i, f), expand(seeds[1], index, i, f), f)
+        _drawn(seeds, index, i, f)
         if _needed(planned.correlation, Ref(index, i), last_use)
         else torch.empty(0)
         for i, f in enumerate(fields)
@@ -95,8 +95,8 @@ def _make(
     for position, item in enumerate(fields):
         value = next(drawn) if item.source is Source.RANDOM else next(derived)
         if item.source is Source.DERIVED:
-            held = expand(seeds[planned.holder], index, position, item)
-            made.parts.append((1 - planned.holder, _correction(value, held, item)))
+            correction = _correction(value, seeds[planned.holder], index, position, item)
+            made.parts.append((1 - planned.holder, correction))
         if Ref(index, position) in last_use:
             made.values[Ref(index, position)] = value
     return made
@@ -107,18 +107,21 @@ def _needed(correlation: Correlation, ref: Ref, last_use: dict[Ref, int]) -> boo
     return ref in last_use or any(f.source is not Source.RANDOM for f in correlation.fields)
 
 
-def _combine(a: Tensor, b: Tensor, item: Field) -> Tensor:
-    if item.sharing in (Sharing.BYTES, Sharing.HALVES):
-        return a + b
-    if item.sharing is not Sharing.ADDITIVE:
-        return a ^ b
-    return a + b if item.bits == 64 else (a + b) & ((1 << item.bits) - 1)
+def _drawn(seeds: tuple[SecretSeed, SecretSeed], index: int, position: int, item: Field) -> Tensor:
+    """A random field in the clear."""
+    if item.sharing is Sharing.ADDITIVE:
+        first, second = (stream(seed, index, position) for seed in seeds)
+        return summed(first, second, item.shape, item.bits)
+    a, b = (expand(seed, index, position, item) for seed in seeds)
+    return a + b if item.sharing in (Sharing.BYTES, Sharing.HALVES) else a ^ b
 
 
-def _correction(value: Tensor, held: Tensor, item: Field) -> Tensor:
+def _correction(value: Tensor, seed: SecretSeed, index: int, position: int, item: Field) -> Tensor:
+    """What one server is sent (uint8): the value less what the other expands."""
     value = value.reshape(item.shape)
     if item.sharing is Sharing.ADDITIVE:
-        return pack_words(value - held, item.bits)
-    if item.sharing in (Sharing.BYTES, Sharing.HALVES):
-        return (value - held).reshape(-1).view(torch.uint8)
-    return (value ^ held).reshape(-1).contiguous().view(torch.uint8)
+        held = stream(seed, index, position).blocks(value.numel(), item.bits)
+        return pack_differences(value, held, item.bits)
+    share = expand(seed, index, position, item)
+    share = value - share if item.sharing in (Sharing.BYTES, Sharing.HALVES) else value ^ share
+    return share.reshape(-1).contiguous().view(torch.uint8)

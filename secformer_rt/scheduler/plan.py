@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secformer_rt.graph.ir import Graph, Parameter, ParameterKind
 from secformer_rt.protocols.core import Dealt, Open, Protocol, Secret
-from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
+from secformer_rt.protocols.correlations import Correlation, Field, Ref, Source
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import HALF, Weight, WeightProduct
 from secformer_rt.protocols.lowering import Lowering, input_frac, parameter_frac
@@ -157,18 +157,9 @@ class Planner:
         """A plan takes no time."""
 
 
-_DTYPES = {
-    Sharing.ADDITIVE: torch.int64,
-    Sharing.PLANES: torch.uint8,
-    Sharing.TABLES: torch.int16,
-    Sharing.BYTES: torch.uint8,
-    Sharing.HALVES: torch.int32,
-}
-
-
 def meta_share(item: Field) -> Tensor:
     """A share of a field, without values."""
-    return torch.empty(item.shape, dtype=_DTYPES[item.sharing], device="meta")
+    return torch.empty(item.shape, dtype=item.sharing.dtype, device="meta")
 
 
 def meta_model(graph: Graph, lowering: Lowering) -> Model:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,24 +10,26 @@ from torch import Tensor
 from secformer_rt.protocols.correlations import Field, Ref, Sharing, Source
 from secformer_rt.protocols.linear import WeightProduct
 from secformer_rt.protocols.model import Model
+from secformer_rt.ring.jit import empty
 from secformer_rt.ring.packing import unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.slab import Slab
 from secformer_rt.scheduler.plan import Plan
 
+Place = Callable[[tuple[int, ...], torch.dtype], Tensor]  # gives memory to write to
 
-def expand(seed: SecretSeed, deal: int, position: int, item: Field) -> Tensor:
-    """The share of a field that comes from a seed. Every field has a keystream of its own."""
-    prg = Prg(seed, f"deal/{deal}/{position}")
+
+def stream(seed: SecretSeed, deal: int, position: int) -> Prg:
+    """The keystream that a field has for its own."""
+    return Prg(seed, f"deal/{deal}/{position}")
+
+
+def expand(seed: SecretSeed, deal: int, position: int, item: Field, place: Place = empty) -> Tensor:
+    """The share of a field that comes from a seed."""
+    out, prg = place(item.shape, item.sharing.dtype), stream(seed, deal, position)
     if item.sharing is Sharing.ADDITIVE:
-        return prg.words(item.shape, item.bits)
-    if item.sharing is Sharing.PLANES:
-        return prg.planes(item.shape)
-    if item.sharing is Sharing.BYTES:
-        return prg.bytes(prod(item.shape)).reshape(item.shape)
-    if item.sharing is Sharing.HALVES:
-        return prg.bytes(4 * prod(item.shape)).view(torch.int32).reshape(item.shape)
-    return prg.bytes(2 * prod(item.shape)).view(torch.int16).reshape(item.shape)
+        return prg.words(item.shape, item.bits, out)
+    return prg.fill(out)
 
 
 def parameter_mask(seed: SecretSeed, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -71,7 +72,7 @@ class Material:
     def expand(self, slab: Slab) -> None:
         """Expand shares that the online phase will take, the first ones first, as many as the slab holds."""
         for index, _ in self._plan.expanded(slab.nbytes):
-            shares = tuple(slab.keep(share) for share in self._shares(index))
+            shares = tuple(self._shares(index, slab.place))
             self._expanded[index] = shares
             self.expanded_bytes += sum(share.nbytes for share in shares)
 
@@ -103,21 +104,25 @@ class Material:
                 return index, ahead.pop(index)
         return index, tuple(self._shares(index))
 
-    def _shares(self, index: int) -> list[Tensor]:
+    def _shares(self, index: int, place: Place = empty) -> list[Tensor]:
         correlation = self._plan.deals[index].correlation
         sources = [item.source for item in correlation.fields]
         shares = {
-            position: self._share(Ref(index, position))
+            position: self._share(Ref(index, position), place)
             for position, source in enumerate(sources)
             if source is not Source.LOCAL
         }
         if len(shares) < len(sources):
             random = [shares[position] for position, source in enumerate(sources) if source is Source.RANDOM]
             local = iter(correlation.derive(random, [self._share(ref) for ref in correlation.refs]))
-            shares.update((p, next(local)) for p, source in enumerate(sources) if source is Source.LOCAL)
+            for position, source in enumerate(sources):
+                if source is Source.LOCAL:
+                    share = next(local)
+                    kept = share if place is empty else place(tuple(share.shape), share.dtype).copy_(share)
+                    shares[position] = kept
         return [shares[position] for position in range(len(sources))]
 
-    def _share(self, ref: Ref) -> Tensor:
+    def _share(self, ref: Ref, place: Place = empty) -> Tensor:
         assert isinstance(ref.deal, int)
         if ref.deal in self._expanded:
             return self._expanded[ref.deal][ref.position]
@@ -127,10 +132,9 @@ class Material:
             return self._shares(ref.deal)[ref.position]
         if item.source is Source.DERIVED and planned.holder != self._server:
             sent = self._sent[ref.deal, ref.position]
+            out = place(item.shape, item.sharing.dtype)
             if item.sharing is Sharing.ADDITIVE:
-                return unpack_words(sent, item.shape, item.bits)
-            if item.sharing in (Sharing.PLANES, Sharing.BYTES):
-                return sent.reshape(item.shape)
-            kind = torch.int32 if item.sharing is Sharing.HALVES else torch.int16
-            return sent.clone().view(kind).reshape(item.shape)
-        return expand(self._seed, ref.deal, ref.position, item)
+                return unpack_words(sent, item.shape, item.bits, out)
+            out.view(-1).view(torch.uint8).copy_(sent)
+            return out
+        return expand(self._seed, ref.deal, ref.position, item, place)

@@ -12,6 +12,7 @@ from secformer_rt.ring.packing import (
     chunk_lookup,
     masked_products,
     pack_bits,
+    pack_differences,
     pack_words,
     packed_size,
     unpack_bits,
@@ -202,6 +203,19 @@ def test_adding_what_was_packed(backend: str, bits: int, count: int, offset: int
             with pytest.raises(ValueError, match="shape"):
                 pack_words(share, bits, mask[1:])
     assert torch.equal(found, (share + mask + other) & (2**bits - 1 if bits < 64 else -1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bits", [1, 13, 32, 57, 63, 64])
+@pytest.mark.parametrize("block", [64, 4096])
+def test_differences_are_packed_block_by_block(backend: str, bits: int, block: int) -> None:
+    x, other = words(bits, 61, 71), words(block, 61 * 71)
+    with using(backend):
+        found = pack_differences(x, other.split(block), bits)
+        assert torch.equal(found, pack_words(x.reshape(-1) - other, bits))
+        place = torch.empty(61, 71, dtype=torch.int64)
+        assert unpack_words(found, (61, 71), bits, place) is place
+        assert torch.equal(place, unpack_words(found, (61, 71), bits))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

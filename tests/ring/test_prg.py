@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secformer_rt.ring.prg import Prg, SecretSeed
+from secformer_rt.ring.prg import BLOCK, Prg, SecretSeed, summed
 
 SEED = SecretSeed(bytes(range(32)))
 
@@ -65,6 +65,26 @@ def test_reads_are_sequential() -> None:
     assert planes.shape == (2, 5) and bytes(planes.flatten().tolist()) == stream[3:13]
     expected = [int.from_bytes(stream[i : i + 4], "little") % 4096 for i in range(13, 29, 4)]
     assert words.tolist() == expected
+
+
+@pytest.mark.parametrize("bits", [1, 31, 32, 33, 64])
+def test_words_come_in_blocks_as_well(bits: int) -> None:
+    count = 2 * BLOCK + 3
+    words, other = (Prg(SEED, purpose).words((count,), bits) for purpose in ("s", "t"))
+    blocks = [block.clone() for block in Prg(SEED, "s").blocks(count, bits)]
+    assert [block.numel() for block in blocks] == [BLOCK, BLOCK, 3]
+    assert torch.equal(torch.cat(blocks), words)
+    place = torch.empty(count, dtype=torch.int64)
+    assert Prg(SEED, "s").words((count,), bits, place) is place and torch.equal(place, words)
+    kept = 2**bits - 1 if bits < 64 else -1
+    assert torch.equal(summed(Prg(SEED, "s"), Prg(SEED, "t"), (count,), bits), (words + other) & kept)
+
+
+def test_memory_is_filled_with_the_stream() -> None:
+    place = torch.empty(3, 2, dtype=torch.int32)
+    assert Prg(SEED, "s").fill(place).numpy().tobytes() == keystream("s", 24)
+    with pytest.raises(ValueError, match="contiguous"):
+        Prg(SEED, "s").fill(place.T)
 
 
 def test_results_are_not_shared() -> None:
