@@ -208,8 +208,7 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
 
     def work(server: int) -> dict[str, Secret]:
         material = Material(plan, server, seeds[server], dealt[server])
-        material.expand(Slab(EXPANDED))
-        material.prepare(local.models[server])
+        material.prepare(local.models[server], Slab(EXPANDED))
         backends[server] = ServerBackend(plan, material, links[server])
         secrets = {name: Secret(server, s[server], fracs[name]) for name, s in shares.items()}
         engine = Engine(backends[server])

@@ -188,14 +188,24 @@ class _Blocks:
             self._parts, self._size = [], 0
 
 
-def receive_corrections(link: Link, total: int, tell: Callable[[int], None]) -> Tensor:
-    """A server's end of :class:`_Blocks`: everything that the dealer sends for one run (uint8).
+class Incoming:
+    """A server's end of :class:`_Blocks`.
 
-    ``tell`` is called with the bytes so far after every block.
+    Attributes:
+        received: everything that the dealer sends for one run (uint8), as far as it has arrived.
     """
-    received = torch.empty(total, dtype=torch.uint8)
-    target = as_bytes(received)
-    for number, start in enumerate(range(0, total, BLOCK)):
-        link.receive_into(number, target[start : start + BLOCK])
-        tell(min(start + BLOCK, total))
-    return received
+
+    def __init__(self, link: Link, total: int, tell: Callable[[int], None]) -> None:
+        """``tell`` is called with the bytes so far after every block."""
+        self.received = torch.empty(total, dtype=torch.uint8)
+        self._target = as_bytes(self.received)
+        self._link, self._tell = link, tell
+        self._number = 0
+
+    def arrive(self, wanted: int) -> None:
+        """Wait until so many bytes are there."""
+        while (start := self._number * BLOCK) < wanted:
+            part = self._target[start : start + BLOCK]
+            self._link.receive_into(self._number, part)
+            self._number += 1
+            self._tell(start + part.nbytes)

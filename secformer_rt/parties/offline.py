@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secformer_rt.parties.dealer import receive_corrections
+from secformer_rt.parties.dealer import Incoming
 from secformer_rt.parties.manifest import json_of, parse
 from secformer_rt.parties.report import PartyReport
 from secformer_rt.parties.sealed import CHECKSUM_BYTES, HEADER_BYTES
@@ -45,14 +45,13 @@ class Offline:
 
 
 def dealt(session: Session, plan: Plan, server: int, model: Model, slab: Slab | None = None) -> Offline:
-    """Ask the dealer, expand shares in a slab, and do the products that need no input."""
+    """Ask the dealer; as corrections arrive, expand shares in a slab, and do the products without input."""
     seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
     tell = teller(session.client, "offline", plan.dealer_bytes[server])
-    received = receive_corrections(session.dealer, plan.dealer_bytes[server], tell)
+    incoming = Incoming(session.dealer, plan.dealer_bytes[server], tell)
+    received = incoming.received
     material = Material(plan, server, seed, received)
-    if slab is not None:
-        material.expand(slab)
-    material.prepare(model)
+    material.prepare(model, slab, incoming.arrive)
     dealer = parse(PartyReport, json_of(session.dealer.receive_control(wire_pb2.Report)), "dealer")
     session.dealer.finish()  # it has done its part, and is not needed online
     return Offline(seed, material, received.numel(), dealer)

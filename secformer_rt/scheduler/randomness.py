@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -52,29 +53,48 @@ class Material:
         self._next = 0
         self.prepared_bytes = self.expanded_bytes = 0
         offset = 0
+        ends = dict.fromkeys(range(len(plan.deals)), 0)
         for index, position, item in plan.corrections(server):
             self._sent[index, position] = received[offset : offset + item.size]
-            offset += item.size
+            ends[index] = offset = offset + item.size
+        self._ends = list(accumulate(ends.values(), max))  # of what each deal has of the bytes received
         if offset != received.numel():
             raise ValueError("the corrections do not have the planned size")
 
     def __repr__(self) -> str:
         return f"Material({len(self._plan.deals)} correlations)"
 
-    def prepare(self, model: Model) -> None:
-        """Do all of the plan's work that needs no input: products with masks of activations."""
+    def prepare(
+        self, model: Model, slab: Slab | None = None, arrive: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Do all of the plan's work that needs no input: products with masks of activations.
+
+        Args:
+            model: with the weights.
+            slab: where to :meth:`expand` as well.
+            arrive: called with the number of bytes received that are about to be read, which grows.
+        """
+        expanded = {index for index, _ in self._plan.expanded(slab.nbytes if slab else 0)}
         for index, planned in enumerate(self._plan.deals):
-            if isinstance(planned.correlation, WeightProduct):
-                masks = [self._share(ref) for ref in planned.correlation.prepared_from]
-                shares = planned.correlation.prepare(self._shares(index), masks, model.weights)
-                self._hold(index, tuple(shares))
+            correlation = planned.correlation
+            if isinstance(correlation, WeightProduct):
+                arrive(self._ends[index])
+                masks = [self._share(ref) for ref in correlation.prepared_from]
+                self._hold(index, tuple(correlation.prepare(self._shares(index), masks, model.weights)))
+            elif slab and index in expanded:
+                arrive(self._ends[index])
+                self._expand(index, slab)
+        arrive(self._received.numel())
 
     def expand(self, slab: Slab) -> None:
         """Expand shares that the online phase will take, the first ones first, as many as the slab holds."""
         for index, _ in self._plan.expanded(slab.nbytes):
-            shares = tuple(self._shares(index, slab.place))
-            self._expanded[index] = shares
-            self.expanded_bytes += sum(share.nbytes for share in shares)
+            self._expand(index, slab)
+
+    def _expand(self, index: int, slab: Slab) -> None:
+        shares = tuple(self._shares(index, slab.place))
+        self._expanded[index] = shares
+        self.expanded_bytes += sum(share.nbytes for share in shares)
 
     def _hold(self, index: int, shares: tuple[Tensor, ...]) -> None:
         self._prepared[index] = shares

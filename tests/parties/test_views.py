@@ -56,10 +56,10 @@ class Views:
             views.control[link._role, link.peer].append(message.SerializeToString())
             return message
 
-        def seen_opening(opening: Open, received: torch.Tensor) -> torch.Tensor:
+        def seen_opening(opening: Open, sent: torch.Tensor, received: torch.Tensor) -> torch.Tensor:
             server = threading.current_thread().name.split("-")[0]
             views.openings[server].append((opening, received.clone()))
-            return combine(opening, received)
+            return combine(opening, sent, received)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(online, "_combine", seen_opening)
