@@ -131,14 +131,19 @@ class Harmonics(Correlation):
         """The harmonics, read off one table."""
         table = _dealt_table(self.period, self.terms, self.frac)
         mask = inputs[0].reshape(-1)
-        index = torch.remainder(mask >> self.shift, self.period)
+        index = _residue(mask >> self.shift, self.period)
         if self.variants == 2:
             wrap = (1 << self.ring) % self.period
-            wrapped = torch.remainder(index - wrap * inputs[1].reshape(-1), self.period)
-            index = torch.stack([index, wrapped], dim=1)
-        else:
-            index = index[:, None]
-        return [table[index] if self.bits == SERIES_RING else table[index].to(torch.int64)]
+            wrapped = _residue(index - wrap * inputs[1].reshape(-1), self.period)
+            index = torch.stack([index, wrapped], dim=1).reshape(-1)
+        # Many times as fast as an index in brackets.
+        chosen = table.index_select(0, index).reshape(-1, self.variants, table.shape[1])
+        return [chosen if self.bits == SERIES_RING else chosen.to(torch.int64)]
+
+
+def _residue(x: Tensor, period: int) -> Tensor:
+    """``x`` modulo a period, not negative."""
+    return torch.remainder(x, period) if period & (period - 1) else x & (period - 1)
 
 
 def sine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> Protocol[Secret]:
@@ -189,10 +194,10 @@ def evaluate_waves(x: Opened, waves: Waves, shift: int = 0) -> Protocol[Secret]:
             raise ValueError("a period that is no power of two needs a truncated value")
         count, _, width = words.shape
         chosen = torch.arange(count, device=words.device) * 2 + x.wrap.reshape(-1)
-        words = words.reshape(-1, width)[chosen]
+        words = words.reshape(-1, width).index_select(0, chosen)
     else:
         words = words[:, 0]
-    index = torch.remainder(x.public.reshape(-1) >> shift, waves.period)
+    index = _residue(x.public.reshape(-1) >> shift, waves.period)
     total = harmonic_sum(index, table.to(words.device), words)
     return Secret(x.server, total.reshape(shape), waves.frac + waves.public_frac, waves.ring)
 

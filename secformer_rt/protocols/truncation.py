@@ -54,10 +54,11 @@ class TruncationMask(Correlation):
 
 
 def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
-    """Shift x (int64, modulo ``2^ring``) right as an unsigned number."""
-    if x.is_meta or (shift == 0 and ring == 64):
+    """Shift x (int64, in [0, 2^ring) or any word if ring is 64) right as an unsigned number."""
+    if x.is_meta or shift == 0:
         return x
-    return (x >> shift) & ((1 << (ring - shift)) - 1)
+    shifted = x >> shift
+    return shifted if ring < 64 else shifted & ((1 << (ring - shift)) - 1)
 
 
 def truncate_many(

@@ -123,5 +123,5 @@ def _correction(value: Tensor, seed: SecretSeed, index: int, position: int, item
         held = stream(seed, index, position).blocks(value.numel(), item.bits)
         return pack_differences(value, held, item.bits)
     share = expand(seed, index, position, item)
-    share = value - share if item.sharing in (Sharing.BYTES, Sharing.HALVES) else value ^ share
-    return share.reshape(-1).contiguous().view(torch.uint8)
+    combine = torch.sub if item.sharing in (Sharing.BYTES, Sharing.HALVES) else torch.bitwise_xor
+    return combine(value, share, out=share).reshape(-1).view(torch.uint8)
