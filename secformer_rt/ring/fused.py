@@ -14,6 +14,7 @@ numba: Any = importlib.import_module("numba")
 extending: Any = importlib.import_module("numba.extending")
 
 LANE = 128  # elements of a product of sums at a time
+BLOCK = 1024  # words of a truncation at a time
 
 
 @compile_now(
@@ -57,15 +58,32 @@ def _words_at(_typing: Any, address: Any) -> Any:
 _pointer: Any = extending.intrinsic(_words_at)
 
 
+# Most constants are 1, -1 or another power of two, and a product of words is slow.
 @inlined
-def _add(total: Any, constant: int, first: Any, second: Any, width: int) -> None:
-    for j in range(width):
-        total[j] += constant * (first[j] * second[j])
+def _add(total: Any, constant: int, shift: int, first: Any, second: Any, width: int) -> None:
+    if shift == 0:
+        for j in range(width):
+            total[j] += first[j] * second[j]
+    elif shift > 0:
+        for j in range(width):
+            total[j] += (first[j] * second[j]) << shift
+    elif constant == -1:
+        for j in range(width):
+            total[j] -= first[j] * second[j]
+    else:
+        for j in range(width):
+            total[j] += constant * (first[j] * second[j])
 
 
 @inlined
-def _add_one(total: Any, constant: int, only: Any, width: int) -> None:
-    if constant == -1:
+def _add_one(total: Any, constant: int, shift: int, only: Any, width: int) -> None:
+    if shift == 0:
+        for j in range(width):
+            total[j] += only[j]
+    elif shift > 0:
+        for j in range(width):
+            total[j] += only[j] << shift
+    elif constant == -1:
         for j in range(width):
             total[j] -= only[j]
     else:
@@ -88,7 +106,7 @@ def multilinear(
     Pointers rather than slices, because those are counted, which takes as long as the arithmetic.
 
     Args:
-        code: (instructions, 4).
+        code: (instructions, 5).
         operands: (N, 3): address, words from row to row and from column to column (0 or 1).
         sums: (levels + 2, LANE), to work in.
         work: its address.
@@ -123,9 +141,9 @@ def multilinear(
                 total = _pointer(work + 8 * lane * level)
                 first, second = places
                 if first and second:
-                    _add(total, code[at, 1], _pointer(first), _pointer(second), width)
+                    _add(total, code[at, 1], code[at, 4], _pointer(first), _pointer(second), width)
                 elif first or second:
-                    _add_one(total, code[at, 1], _pointer(first + second), width)
+                    _add_one(total, code[at, 1], code[at, 4], _pointer(first + second), width)
                 else:
                     for j in range(width):
                         total[j] += code[at, 1]
@@ -175,17 +193,25 @@ def truncate(
     kept = np.int64(-1) if left == 64 else np.int64((np.uint64(1) << np.uint64(left)) - np.uint64(1))
     room, offset = np.int64(1) << np.int64(ring - 2), np.int64(1) << np.int64(left - 2)
     ours = np.int64(1 - server)
-    for n in range(public.size):
-        part[n] = (((public[n] + room) >> shift) & kept) - offset
-    if bit.size:
-        for n in range(public.size):
-            wrap[n] = np.int64(1) - (((public[n] + room) >> (ring - 1)) & 1)
-    if share.size and bit.size:
-        for n in range(public.size):
-            share[n] = ours * part[n] - mask[n] + ((wrap[n] * bit[n]) << left)
-    elif share.size:
-        for n in range(public.size):
-            share[n] = ours * part[n] - mask[n]
+    for start in range(0, public.size, BLOCK):
+        # A block at a time, so that what is read again is at hand.
+        stop = min(start + BLOCK, public.size)
+        opened, high = public[start:stop], part[start:stop]
+        for n in range(opened.size):
+            high[n] = (((opened[n] + room) >> shift) & kept) - offset
+        if bit.size:
+            whole = wrap[start:stop]
+            for n in range(opened.size):
+                whole[n] = np.int64(1) - (((opened[n] + room) >> (ring - 1)) & 1)
+        if share.size:
+            some, less = share[start:stop], mask[start:stop]
+            if bit.size:
+                whole, top = wrap[start:stop], bit[start:stop]
+                for n in range(opened.size):
+                    some[n] = ours * high[n] - less[n] + ((whole[n] * top[n]) << left)
+            else:
+                for n in range(opened.size):
+                    some[n] = ours * high[n] - less[n]
 
 
 @compile_now("void(int64[::1], int64[::1], int64[::1], int64[::1])")

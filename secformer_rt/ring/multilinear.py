@@ -66,7 +66,7 @@ def _fused(
     program.level(factors, leaves, ())
     rows, columns = prod(program.shape[:-1]), program.shape[-1]
     table = np.array([row for _, row in program.operands.values()], dtype=np.int64).reshape(-1, 3)
-    code = np.array(program.code, dtype=np.int64).reshape(-1, 4)
+    code = np.array(program.code, dtype=np.int64).reshape(-1, 5)
     sums = np.empty((len(factors) + 2, fused.LANE), np.int64)
     if weights is None:
         out, added = empty((rows, columns), torch.int64), np.empty(0, np.int64)
@@ -99,17 +99,17 @@ def _flattened(
 
 
 class _Program:
-    """Instructions ``(level, constant, operand, leaf)`` for :func:`fused.multilinear`.
+    """Instructions ``(level, constant, operand, leaf, shift)`` for :func:`fused.multilinear`.
 
     They add ``constant * operand * leaf`` to the sum of a level; a leaf of -2 is the sum of the next level,
-    which starts again at 0.
+    which starts again at 0. A constant is ``2^shift``, unless that is -1.
     """
 
     SUM = -2
 
     def __init__(self, shape: tuple[int, ...], axes: int) -> None:
         self.shape, self._axes = shape, axes
-        self.code: list[tuple[int, int, int, int]] = []
+        self.code: list[tuple[int, int, int, int, int]] = []
         self.operands: dict[int, tuple[NDArray[Any], tuple[int, int, int]]] = {}
         self._numbers: dict[int, int] = {}
 
@@ -141,7 +141,9 @@ class _Program:
                 constant, operand = constant * coefficient, NONE
             else:
                 operand = self._number(coefficient)
-            self.code.append((depth, signed(constant), operand, leaf))
+            is_power = 0 < constant < 1 << 64 and not constant & (constant - 1)
+            shift = constant.bit_length() - 1 if is_power else -1
+            self.code.append((depth, signed(constant), operand, leaf, shift))
             some = True
         return some
 

@@ -40,7 +40,7 @@ def test_products_of_sums_are_exact(
 ) -> None:
     rng = np.random.default_rng(seed)
     factors: list[list[Coefficient]] = [
-        [(some(rng, shape), int(rng.integers(0, 40))) for _ in range(size)] for size in sizes
+        [(some(rng, shape), int(rng.integers(0, 64))) for _ in range(size)] for size in sizes
     ]
     keys = [key for key in itertools.product(*(range(size) for size in sizes)) if rng.random() < 0.8]
     leaves = {key: some(rng, shape) for key in keys}
