@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secformer_rt.protocols.core import Bits, Form, Protocol, Term, deal, reveal
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Sharing, Source
-from secformer_rt.ring.packing import Monomials, masked_products, unpack_bits
+from secformer_rt.ring.bit_planes import Monomials, masked_products, unpack_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class BitMask(Correlation):
 def bit_planes(words: Tensor, bits: int) -> Tensor:
     """Bits ``0 .. bits - 1`` of int64 words, each a packed plane: (bits, ceil(n / 8)), lowest first.
 
-    Local. A plane is laid out as by :func:`~secformer_rt.ring.packing.pack_bits`.
+    Local. A plane is laid out as by :func:`~secformer_rt.ring.bit_planes.pack_bits`.
     """
     if words.is_meta:
         return torch.empty((bits, ceil(words.numel() / 8)), dtype=torch.uint8, device="meta")

@@ -17,7 +17,7 @@ from secformer_rt.protocols.adder import less_than_by_adder
 from secformer_rt.protocols.bits import bit_products
 from secformer_rt.protocols.core import Bits, Opened, Protocol, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Sharing, Source
-from secformer_rt.ring.packing import chunk_lookup, pack_bits, unpack_bits
+from secformer_rt.ring.bit_planes import chunk_lookup, pack_bits, unpack_bits
 
 CHUNK = 4  # bits that one dealt table covers
 RADIX = 4  # chunks that one of several rounds combines

@@ -14,7 +14,7 @@ from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, pa
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.series import series_form
 from secformer_rt.protocols.truncation import truncate_many, truncated_opening
-from secformer_rt.ring.packing import pack_bits, unpack_bits
+from secformer_rt.ring.bit_planes import pack_bits, unpack_bits
 
 INSIDE_FRAC = 12  # fraction bits of the series in the product
 MARGIN_BITS = 4  # a fitted series may be left anywhere within 2^-4 below its cut and 2^-4 more

@@ -20,7 +20,7 @@ from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, 
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import evaluate
-from secformer_rt.ring.packing import rotated_sum
+from secformer_rt.ring.bit_planes import rotated_sum
 
 COUNT_BITS = 8  # of a bucket's count, which so is at most 128
 GROUP = 128  # elements that are counted together

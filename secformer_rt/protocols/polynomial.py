@@ -19,7 +19,7 @@ from secformer_rt.protocols.masking import open_elementwise
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.series import below_cuts
 from secformer_rt.protocols.truncation import truncate
-from secformer_rt.ring.packing import pack_bits, unpack_bits
+from secformer_rt.ring.bit_planes import pack_bits, unpack_bits
 
 ARGUMENT_FRAC = 12  # fraction bits of x and of its square: x^6 then has 36, which leaves 26
 RESULT_FRAC = 18  # of a piece's value

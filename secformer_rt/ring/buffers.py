@@ -19,3 +19,9 @@ def as_tensor(data: memoryview) -> Tensor:
     """Bytes as a uint8 tensor, sharing memory where it is writable."""
     array = np.frombuffer(data, dtype=np.uint8)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def check_bytes(x: Tensor, name: str) -> None:
+    """Refuse a tensor of another type than uint8, in the name of a function."""
+    if x.dtype != torch.uint8:
+        raise TypeError(f"{name} takes a uint8 tensor, not {x.dtype}")

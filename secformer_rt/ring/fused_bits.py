@@ -28,7 +28,7 @@ def chunk_lookup(
     lt: NDArray[np.uint8],
     eq: NDArray[np.uint8],
 ) -> None:
-    """Look neighbouring bits up; see ``packing.chunk_lookup``.
+    """Look neighbouring bits up; see ``bit_planes.chunk_lookup``.
 
     Args:
         tables: (C, N).
@@ -78,7 +78,7 @@ def chunk_lookup(
 
 @compile_now("void(uint8[:, ::1], uint8[:, :, ::1], uint8[:, ::1])")
 def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """out[r] = sum over t of tables[r, t] rotated right by shifts[r, t]; see ``packing.rotated_sum``.
+    """out[r] = sum over t of tables[r, t] rotated right by shifts[r, t]; see ``bit_planes.rotated_sum``.
 
     Args:
         shifts: (R, T), below B.
@@ -238,7 +238,7 @@ def masked_products(
     monomials: NDArray[np.int64],
     out: NDArray[np.uint8],
 ) -> None:
-    """Sums of products of public planes and one share each; see ``packing.masked_products``.
+    """Sums of products of public planes and one share each; see ``bit_planes.masked_products``.
 
     Args:
         opened: (F, n).

@@ -15,7 +15,7 @@ from secformer_rt.protocols.core import Bits, Protocol, Secret
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.truncation import evaluate, truncate
-from secformer_rt.ring.packing import pack_bits, unpack_bits
+from secformer_rt.ring.bit_planes import pack_bits, unpack_bits
 from tests.protocols.common import Build, plain, plan_words, random_words, run_words, total
 from tests.protocols.test_comparison import around, opened_bits
 from tests.protocols.test_uniformity import check_fresh, check_uniform, joint, openings, uniform

@@ -14,7 +14,7 @@ from secformer_rt.protocols.core import Bits, Opened, Protocol, Secret
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.truncation import evaluate, truncate
-from secformer_rt.ring.packing import pack_bits, unpack_bits
+from secformer_rt.ring.bit_planes import pack_bits, unpack_bits
 from tests.protocols.common import plain, random_words, run_words, signed, total
 from tests.support import Outcome, fresh_prg
 
