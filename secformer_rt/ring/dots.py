@@ -52,7 +52,7 @@ def rows_of(emitter: Emitter, rows: int, a: Any, b: Any, c: Any, c_stride: Any, 
             lows = [emitter.low_halves(x, y) for x, y in zip(first, second, strict=True)]
             for r in range(rows):
                 # The halves of a pair lie as hi(a1), lo(a1), lo(a2), hi(a2).
-                a1, low, a2 = (emitter.broadcast(a_at, pair * r + step) for step in (0, 2, 4))
+                a1, low, a2 = (emitter.broadcast(a_at, pair * r + half) for half in (0, 2, 4))
                 for v in range(tile.vectors):
                     at = (r * tile.vectors + v) * 2
                     sums[at] = emitter.dot(sums[at], low, lows[v])

@@ -68,6 +68,18 @@ _call_pack: Any = extending.intrinsic(_pack_body)
 
 
 @inlined
+def _signed_low(word: Any) -> Any:
+    """A word whose high half makes up for the low one's being taken as signed."""
+    return np.int64(word) + ((np.int64(word) & 0x8000) << 1)
+
+
+@inlined
+def _exchanged(word: Any) -> Any:
+    """The halves of a 32-bit word, the other way round."""
+    return (word << 16) | ((word >> 16) & 0xFFFF)
+
+
+@inlined
 def _pack_dot_rows(a: Words, row: int, rows: int, start: int, depth: int, tile_rows: int, out: Words) -> None:
     """The halves of a pair of words as hi(a1), lo(a1), lo(a2), hi(a2), the low ones signed."""
     real = min(depth, a.shape[1] - start)
@@ -77,17 +89,13 @@ def _pack_dot_rows(a: Words, row: int, rows: int, start: int, depth: int, tile_r
         for i in range(width):
             words = a[row + group + i, start : start + real]
             for k in range(real // 2):
-                first, second = np.int64(words[2 * k]), np.int64(words[2 * k + 1])
-                first += (first & 0x8000) << 1
                 at = base + 2 * k * width + 2 * i
-                out[at] = (first << 16) | ((first >> 16) & 0xFFFF)
-                out[at + 1] = second + ((second & 0x8000) << 1)
+                out[at] = _exchanged(_signed_low(words[2 * k]))
+                out[at + 1] = _signed_low(words[2 * k + 1])
             for at in range(base + real // 2 * 2 * width + 2 * i, base + depth * width, 2 * width):
                 out[at] = out[at + 1] = 0
             if real % 2:
-                first = np.int64(words[real - 1])
-                first += (first & 0x8000) << 1
-                out[base + (real - 1) * width + 2 * i] = (first << 16) | ((first >> 16) & 0xFFFF)
+                out[base + (real - 1) * width + 2 * i] = _exchanged(_signed_low(words[real - 1]))
 
 
 @inlined

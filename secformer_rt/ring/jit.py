@@ -69,7 +69,7 @@ def backend() -> Backend:
 
 
 def _fastest() -> Backend:
-    if not has("avx512dq"):
+    if not (has("avx512dq") and has("avx512f")):
         return Backend.SPLIT
     return Backend.DOT if has("avx512vnni") else Backend.WIDE
 

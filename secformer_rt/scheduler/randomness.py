@@ -74,14 +74,15 @@ class Material:
             slab: where to :meth:`expand` as well.
             arrive: called with the number of bytes received that are about to be read, which grows.
         """
-        expanded = {index for index, _ in self._plan.expanded(slab.nbytes if slab else 0)}
+        slab = slab or Slab(0)
+        expanded = {index for index, _ in self._plan.expanded(slab.nbytes)}
         for index, planned in enumerate(self._plan.deals):
             correlation = planned.correlation
             if isinstance(correlation, WeightProduct):
                 arrive(self._ends[index])
                 masks = [self._share(ref) for ref in correlation.prepared_from]
                 self._hold(index, tuple(correlation.prepare(self._shares(index), masks, model.weights)))
-            elif slab and index in expanded:
+            elif index in expanded:
                 arrive(self._ends[index])
                 self._expand(index, slab)
         arrive(self._received.numel())

@@ -22,7 +22,12 @@ def test_the_override_chooses(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("features", "expected"),
-    [("", "split"), ("avx2", "split"), ("avx2 avx512dq", "wide"), ("avx2 avx512dq avx512vnni", "dot")],
+    [
+        ("", "split"),
+        ("avx2 avx512dq avx512vnni", "split"),
+        ("avx2 avx512f avx512dq", "wide"),
+        ("avx2 avx512f avx512dq avx512vnni", "dot"),
+    ],
 )
 def test_the_processor_chooses(features: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jit, "has", lambda feature: feature in features.split())
