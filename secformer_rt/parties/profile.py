@@ -43,8 +43,13 @@ _INSIDE: Final = tuple(
         "fused_bits",
         "gemm",
         "jit",
+        "limb_gemm",
+        "limb_products",
+        "limbs",
+        "native",
         "prg",
         "tile",
+        "tile_products",
         "winograd",
     )
 )

@@ -36,22 +36,50 @@ class Tile:
         return self.vectors * self.lanes
 
 
-class Emitter:
-    """Emits vector code for a tile into a function under construction."""
+class Code:
+    """Emits addresses and loops into a function under construction."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    def at(self, address: Any, offset: int, kind: Any) -> Any:
+        """A pointer to what lies ``offset`` bytes after an address."""
+        moved = self.builder.add(address, WORD(offset))
+        return self.builder.inttoptr(moved, kind.as_pointer())
+
+    def loop(
+        self, name: str, trips: Any, starts: list[Any], step: Callable[[list[Any]], list[Any]]
+    ) -> list[Any]:
+        """Run ``step`` on carried values ``trips`` > 0 times; returns the values after the last."""
+        b = self.builder
+        entry = b.block
+        body = b.append_basic_block(name)
+        done = b.append_basic_block(f"{name}.done")
+        b.branch(body)
+        b.position_at_end(body)
+        left = b.phi(WORD)
+        carried = [b.phi(start.type) for start in starts]
+        after = step(list(carried))
+        left_after = b.sub(left, WORD(1))
+        for phi, start, value in zip([left, *carried], [trips, *starts], [left_after, *after], strict=True):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(value, body)
+        b.cbranch(b.icmp_signed("!=", left_after, WORD(0)), body, done)
+        b.position_at_end(done)
+        return after
+
+
+class Emitter(Code):
+    """Emits vector code for a tile as well."""
 
     def __init__(self, builder: Any, tile: Tile) -> None:
-        self.builder = builder
+        super().__init__(builder)
         self.tile = tile
         self.word = ir.IntType(8 * tile.size)
         self.vector = ir.VectorType(self.word, tile.lanes)
         self.half_vector = ir.VectorType(HALF, 2 * tile.lanes)
         kinds = [self.vector, *[self.half_vector] * tile.halves, *[self.vector] * tile.dots]
         self.zeros = [ir.Constant(kind, None) for kind in kinds]
-
-    def at(self, address: Any, offset: int, kind: Any) -> Any:
-        """A pointer to what lies ``offset`` bytes after an address."""
-        moved = self.builder.add(address, WORD(offset))
-        return self.builder.inttoptr(moved, kind.as_pointer())
 
     def broadcast(self, address: Any, offset: int) -> Any:
         """The word there, in every lane."""
@@ -118,24 +146,3 @@ class Emitter:
         even = b.shl(cross, ir.Constant(self.vector, [32] * self.tile.lanes))
         odd = b.and_(cross, ir.Constant(self.vector, [2**64 - 2**32] * self.tile.lanes))
         return b.add(sums[0], b.add(even, odd))
-
-    def loop(
-        self, name: str, trips: Any, starts: list[Any], step: Callable[[list[Any]], list[Any]]
-    ) -> list[Any]:
-        """Run ``step`` on carried values ``trips`` > 0 times; returns the values after the last."""
-        b = self.builder
-        entry = b.block
-        body = b.append_basic_block(name)
-        done = b.append_basic_block(f"{name}.done")
-        b.branch(body)
-        b.position_at_end(body)
-        left = b.phi(WORD)
-        carried = [b.phi(start.type) for start in starts]
-        after = step(list(carried))
-        left_after = b.sub(left, WORD(1))
-        for phi, start, value in zip([left, *carried], [trips, *starts], [left_after, *after], strict=True):
-            phi.add_incoming(start, entry)
-            phi.add_incoming(value, body)
-        b.cbranch(b.icmp_signed("!=", left_after, WORD(0)), body, done)
-        b.position_at_end(done)
-        return after

@@ -8,17 +8,13 @@ does not depend on it.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-import llvmlite.ir as ir  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
 from secformer_rt.ring.jit import compile_now, inlined
-
-numba: Any = importlib.import_module("numba")
-extending: Any = importlib.import_module("numba.extending")
+from secformer_rt.ring.native import call
 
 Words = NDArray[np.int64]
 
@@ -27,44 +23,6 @@ Words = NDArray[np.int64]
 BLOCK_ROWS = 128
 BLOCK_DEPTH = 256
 DEPTH_STEP = 4
-
-
-def _native_call(address: Any, *operands: Any) -> Any:
-    """Call a C function of 64-bit integers; an array and the offset after it, in words, are one address."""
-    kinds = [kind if isinstance(kind, numba.types.Array) else numba.int64 for kind in operands]
-
-    def generate(context: Any, builder: Any, _signature: Any, values: list[Any]) -> Any:
-        word = ir.IntType(64)
-        rest = list(zip(kinds, values[1:], strict=True))
-        passed = []
-        while rest:
-            kind, value = rest.pop(0)
-            if isinstance(kind, numba.types.Array):
-                data = context.make_array(kind)(context, builder, value).data
-                value = builder.ptrtoint(builder.gep(data, [rest.pop(0)[1]]), word)
-            passed.append(value)
-        pointer = ir.FunctionType(ir.VoidType(), [word] * len(passed)).as_pointer()
-        builder.call(builder.inttoptr(values[0], pointer), passed)
-        return context.get_dummy_value()
-
-    return numba.void(address, *kinds), generate
-
-
-def _multiply_body(
-    _typing: Any, tile: Any, a: Any, a_at: Any, b: Any, b_at: Any, c: Any, c_at: Any, c_stride: Any,
-    depth: Any, rows: Any,
-) -> Any:  # fmt: skip
-    return _native_call(tile, a, a_at, b, b_at, c, c_at, c_stride, depth, rows)
-
-
-def _pack_body(
-    _typing: Any, pack: Any, b: Any, b_at: Any, stride: Any, out: Any, out_at: Any, depth: Any
-) -> Any:
-    return _native_call(pack, b, b_at, stride, out, out_at, depth)
-
-
-_call_multiply: Any = extending.intrinsic(_multiply_body)
-_call_pack: Any = extending.intrinsic(_pack_body)
 
 
 @inlined
@@ -126,13 +84,13 @@ def _pack_panel(
     width = min(tile_columns, b.shape[1] - column)
     if real == depth and width == tile_columns and b.strides[1] == b.itemsize:
         at = start * (b.strides[0] // b.itemsize) + column
-        _call_pack(pack, b, at, b.strides[0], out, 0, depth)
+        call(pack, (b, at, b.strides[0], out, 0, depth))
         return
     out[:] = 0
     for k in range(real):
         for j in range(width):
             out[(k + 1) * tile_columns + j] = b[start + k, column + j]
-    _call_pack(pack, out, tile_columns, out.itemsize * tile_columns, out, 0, depth)
+    call(pack, (out, tile_columns, out.itemsize * tile_columns, out, 0, depth))
 
 
 @inlined
@@ -147,12 +105,10 @@ def _multiply_panel(
         a_at = group * (depth + 1)
         if width == tile_columns:
             c_at = (row + group) * columns + column
-            _call_multiply(tile, packed, a_at, panel, panel_at, c, c_at, c.itemsize * columns, depth, height)
+            call(tile, (packed, a_at, panel, panel_at, c, c_at, c.itemsize * columns, depth, height))
         else:
             spare[:] = 0
-            _call_multiply(
-                tile, packed, a_at, panel, panel_at, spare, 0, c.itemsize * tile_columns, depth, height
-            )
+            call(tile, (packed, a_at, panel, panel_at, spare, 0, c.itemsize * tile_columns, depth, height))
             for i in range(height):
                 for j in range(width):
                     c[row + group + i, column + j] += spare[i * tile_columns + j]

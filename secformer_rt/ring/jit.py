@@ -5,9 +5,11 @@ The choice follows the processor; ``SECFORMER_RT_KERNELS``, one of :class:`Backe
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, TypeVar, cast
@@ -22,6 +24,9 @@ from secformer_rt.errors import BadConfigError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OVERRIDE = "SECFORMER_RT_KERNELS"
+
+# Linux on x86-64: the system call's number, its request, and the state that the request is for.
+_ARCH_PRCTL, _ASK_FOR_STATE, _TILES = 158, 0x1023, 18
 
 _NUMPY_TYPES = {
     torch.int64: np.int64,
@@ -38,6 +43,7 @@ class Backend(StrEnum):
     SPLIT = "split"  # compiled; 64-bit products from 32-bit halves
     WIDE = "wide"  # compiled; native 64-bit products, for AVX-512 DQ
     DOT = "dot"  # as wide, and 32-bit products from 16-bit dot products, for AVX-512 VNNI
+    AMX = "amx"  # products from products of bytes by the processor's matrix unit
 
 
 @functools.cache
@@ -61,6 +67,8 @@ def backend() -> Backend:
         return Backend.PLAIN
     if wanted == Backend.DOT and not has("avx2"):
         raise BadConfigError(f"{OVERRIDE} is {wanted!r}, which needs a processor with AVX2; unset it.")
+    if wanted == Backend.AMX and not has_matrix_unit():
+        raise BadConfigError(f"{OVERRIDE} is {wanted!r}, which needs a processor with AMX; unset it.")
     chosen = Backend(wanted) if wanted else _fastest()
     if chosen is Backend.DOT and numba.config.CPU_FEATURES is None:
         # LLVM takes a dot product apart where it expects to wait for the sum; these loops do not wait.
@@ -71,12 +79,21 @@ def backend() -> Backend:
 def _fastest() -> Backend:
     if not (has("avx512dq") and has("avx512f")):
         return Backend.SPLIT
+    if has_matrix_unit():
+        return Backend.AMX
     return Backend.DOT if has("avx512vnni") else Backend.WIDE
 
 
 def has(feature: str) -> bool:
     """Whether the processor has a feature, by LLVM's name."""
     return bool(_features().get(feature))
+
+
+def has_matrix_unit() -> bool:
+    """Whether there is a matrix unit for bytes (AMX), and Linux grants this process its registers."""
+    if not (has("amx-int8") and has("avx512bw")) or sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK_FOR_STATE, _TILES) == 0)
 
 
 def _features() -> Any:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from secformer_rt.ring.jit import Backend, any_meta, as_array, backend, compiled, empty, has
-
-if TYPE_CHECKING:
-    from secformer_rt.ring.tile import CompiledTile
+from secformer_rt.ring.jit import Backend, any_meta, as_array, backend, compiled, empty
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +50,10 @@ def prepare() -> None:
     """
     torch.empty(1, device="meta").add(1)
     if compiled():
-        from secformer_rt.ring import fused, fused_bits, gemm  # noqa: F401
+        from secformer_rt.ring import fused, fused_bits  # noqa: F401
 
         for dtype in (torch.int64, torch.int32):
-            _tile(backend(), dtype)
+            _products(backend()).prepare(backend(), dtype)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -109,29 +105,7 @@ def pack(b: Tensor) -> PackedMatrix:
     layout = backend()
     if layout is Backend.PLAIN or b.is_meta:
         return PackedMatrix(b.clone(memory_format=torch.contiguous_format), rows, columns, layout)
-    from secformer_rt.ring.gemm import BLOCK_DEPTH, DEPTH_STEP
-
-    tile = _tile(layout, b.dtype).tile
-    width = tile.columns
-    panels = -(-columns // width)
-    depth = -(-rows // DEPTH_STEP) * DEPTH_STEP
-    data = torch.zeros((depth + -(-depth // BLOCK_DEPTH)) * panels * width, dtype=b.dtype)
-    at = 0
-    for start in range(0, depth, BLOCK_DEPTH):
-        part = min(BLOCK_DEPTH, depth - start)
-        size = panels * (part + 1) * width
-        block = data[at : at + size].view(panels, part + 1, width)
-        padded = torch.zeros(part, panels * width, dtype=b.dtype)
-        real = b[start : start + part]
-        padded[: real.shape[0], :columns] = real
-        block[:, 1:] = padded.view(part, panels, width).transpose(0, 1)
-        if tile.dots:
-            block[:, 1:] += (block[:, 1:] & 0x8000) << 1
-            block[:, 2::2] = (block[:, 2::2] << 16) | ((block[:, 2::2] >> 16) & 0xFFFF)
-        else:
-            block[:, 0] = (block[:, 1::2] * block[:, 2::2]).sum(1, dtype=b.dtype)
-        at += size
-    return PackedMatrix(data, rows, columns, layout)
+    return PackedMatrix(_products(layout).pack(b, layout), rows, columns, layout)
 
 
 def matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
@@ -251,36 +225,22 @@ def absent(like: Tensor) -> Tensor:
     return torch.empty(like.shape, dtype=like.dtype, device="meta")
 
 
-@functools.cache
-def _tile(layout: Backend, dtype: torch.dtype) -> CompiledTile:
-    from secformer_rt.ring import tile
+def _products(layout: Backend) -> ModuleType:
+    """The module that multiplies with a compiled backend."""
+    if layout is Backend.AMX:
+        from secformer_rt.ring import limb_products
 
-    if dtype == torch.int64:
-        return tile.compile_tile(tile.SPLIT if layout is Backend.SPLIT else tile.WIDE)
-    if layout is Backend.DOT:
-        return tile.compile_tile(tile.DOT_HALF if has("avx512bw") else tile.NARROW_DOT_HALF)
-    return tile.compile_tile(tile.SPLIT_HALF if layout is Backend.SPLIT else tile.WIDE_HALF)
+        return limb_products
+    from secformer_rt.ring import tile_products
+
+    return tile_products
 
 
 def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend) -> Tensor:
     """(G, M, K) times (G, K, N), or times a packed matrix; the backend is a compiled one."""
-    from secformer_rt.ring import gemm
-
-    tile = _tile(layout, a.dtype)
-    columns = packed.columns if packed else b.shape[-1]
-    out = empty((a.shape[0], a.shape[1], columns), a.dtype)
-    panels = as_array(packed.data if packed else a.new_empty(0))
-    gemm.multiply(
-        tile.multiply.address,
-        tile.pack.address,
-        tile.tile.rows,
-        tile.tile.columns,
-        tile.tile.dots,
-        as_array(a),
-        as_array(b),
-        panels,
-        out.numpy(),
-    )
+    out = empty((a.shape[0], a.shape[1], packed.columns if packed else b.shape[-1]), a.dtype)
+    panels = packed.data if packed else a.new_empty(0)
+    _products(layout).multiply(a, b, panels, out, layout)
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,6 +10,7 @@ from typing import Any
 
 from secformer_rt.ring import dots, winograd
 from secformer_rt.ring.emitter import WORD, Emitter, Tile
+from secformer_rt.ring.native import compiled_function
 
 SPLIT = Tile(rows=2, vectors=2, lanes=4, halves=True)
 WIDE = Tile(rows=8, vectors=2, lanes=8)
@@ -59,29 +59,10 @@ class CompiledTile:
 @functools.cache
 def compile_tile(tile: Tile) -> CompiledTile:
     """Compile the functions of a tile, in some tenths of a second."""
-    numba: Any = importlib.import_module("numba")
-    extending: Any = importlib.import_module("numba.extending")
 
-    def emitted(emit: Callable[..., None], count: int) -> Any:
-        def generate(context: Any, builder: Any, _signature: Any, values: list[Any]) -> Any:
-            emit(Emitter(builder, tile), *values)
-            return context.get_dummy_value()
+    def emitted(emit: Callable[..., None]) -> Callable[..., None]:
+        return lambda builder, *operands: emit(Emitter(builder, tile), *operands)
 
-        return numba.void(*[numba.int64] * count), generate
-
-    def multiply_body(_typing: Any, a: Any, b: Any, c: Any, c_stride: Any, depth: Any, rows: Any) -> Any:
-        return emitted(_emit_multiply, 6)
-
-    def pack_body(_typing: Any, source: Any, stride: Any, out: Any, depth: Any) -> Any:
-        return emitted(_way(tile).pack, 4)
-
-    multiply, pack = extending.intrinsic(multiply_body), extending.intrinsic(pack_body)
     return CompiledTile(
-        tile,
-        numba.cfunc(numba.void(*[numba.int64] * 6))(
-            lambda a, b, c, c_stride, depth, rows: multiply(a, b, c, c_stride, depth, rows)
-        ),
-        numba.cfunc(numba.void(*[numba.int64] * 4))(
-            lambda source, stride, out, depth: pack(source, stride, out, depth)
-        ),
+        tile, compiled_function(emitted(_emit_multiply), 6), compiled_function(emitted(_way(tile).pack), 4)
     )

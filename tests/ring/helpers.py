@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secformer_rt.ring import jit
 
-BACKENDS = ["plain", "split", "wide", *["dot"] * jit.has("avx2")]
+BACKENDS = ["plain", "split", "wide", *["dot"] * jit.has("avx2"), *["amx"] * jit.has_matrix_unit()]
 EXTREMES = [0, 1, -1, 2**63 - 1, -(2**63), 2**32, 2**32 - 1, -(2**32), 2**31, -(2**31)]
 
 

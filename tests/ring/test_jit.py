@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import sys
 from typing import Any
 
@@ -35,8 +36,33 @@ def test_the_processor_chooses(features: str, expected: str, monkeypatch: pytest
         assert backend() == expected
 
 
+@pytest.mark.parametrize(("answer", "expected"), [(0, "amx"), (-1, "dot")])
+def test_the_system_has_to_grant_the_matrix_unit(
+    answer: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        def syscall(self, *asked: int) -> int:
+            assert asked == (158, 0x1023, 18)
+            return answer
+
+    monkeypatch.setattr(jit, "has", lambda _: True)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
+    monkeypatch.setattr(sys, "platform", "linux")
+    with using(""):
+        assert backend() == expected
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with using(""):
+        assert backend() == "dot"
+
+
 def test_an_unknown_override_is_refused() -> None:
-    with using("fast"), pytest.raises(BadConfigError, match=r"'fast'.*plain, split, wide, dot"):
+    with using("fast"), pytest.raises(BadConfigError, match=r"'fast'.*plain, split, wide, dot, amx"):
+        backend()
+
+
+def test_a_matrix_unit_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "has", lambda feature: feature != "amx-int8")
+    with using("amx"), pytest.raises(BadConfigError, match="needs a processor with AMX"):
         backend()
 
 

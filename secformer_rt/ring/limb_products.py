@@ -1,0 +1,63 @@
+"""Products of tensors by limbs, with the processor's matrix unit; imported only where numba is."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secformer_rt.ring import limb_gemm, limbs
+from secformer_rt.ring.emitter import Code
+from secformer_rt.ring.jit import Backend, as_array
+from secformer_rt.ring.native import compiled_function
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledUnits:
+    """What lays out and multiplies units of words of one size."""
+
+    functions: tuple[Any, ...]
+    addresses: NDArray[np.int64]  # as ``limb_gemm`` reads them
+
+
+def prepare(_layout: Backend, dtype: torch.dtype) -> CompiledUnits:
+    """The compiled functions for a type of words."""
+    return _compiled(dtype.itemsize)
+
+
+@functools.cache
+def _compiled(size: int) -> CompiledUnits:
+    functions = (
+        compiled_function(lambda builder, *x: limbs.split(Code(builder), size, *x), 3),
+        compiled_function(lambda builder, *x: limbs.interleave(Code(builder), size, *x), 3),
+        compiled_function(lambda builder, *x: limbs.multiply(Code(builder), size, *x), 6),
+        compiled_function(lambda builder, palette: limbs.configure(Code(builder), palette), 1),
+        compiled_function(lambda builder: limbs.release(Code(builder)), 0),
+    )
+    palette = np.frombuffer(limbs.PALETTE, np.int64)
+    return CompiledUnits(functions, np.array([*(f.address for f in functions), *palette], np.int64))
+
+
+def pack(b: Tensor, _layout: Backend) -> Tensor:
+    """Lay out (K, N) in panels of 16 columns, by blocks of depth."""
+    depth, width = (-(-n // unit) * unit for n, unit in zip(b.shape, (limbs.DEPTH, limbs.ROWS), strict=True))
+    panels = torch.empty(depth * width, dtype=b.dtype)
+    limb_gemm.pack(_compiled(b.itemsize).addresses, as_array(b), panels.numpy(), _room(b.dtype))
+    return panels
+
+
+def multiply(a: Tensor, b: Tensor, panels: Tensor, out: Tensor, _layout: Backend) -> None:
+    """Write a (G, M, K) times b (G, K, N), or times panels if there are any, to out (G, M, N)."""
+    addresses = _compiled(a.itemsize).addresses
+    room = _room(a.dtype)
+    limb_gemm.multiply(addresses, as_array(a), as_array(b), as_array(panels), out.numpy(), room)
+
+
+def _room(dtype: torch.dtype) -> NDArray[Any]:
+    # torch's memory begins at a multiple of 64 bytes, as rows of the matrix unit should.
+    return torch.empty(limb_gemm.ROOM, dtype=dtype).numpy()

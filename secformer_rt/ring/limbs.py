@@ -1,0 +1,174 @@
+"""Products modulo 2^32 and 2^64 by a processor's matrix unit (AMX), which multiplies bytes.
+
+With a = sum over i of 2^(8 i) a_i, its limbs a_i in [0, 256), and b alike,
+
+    sum over k of a b  =  sum over s of 2^(8 s) * sum over k and i + j = s of a_i b_j,
+
+where s goes up to 3 modulo 2^32 and to 7 modulo 2^64: 10 and 36 products of bytes for one of words. One
+instruction multiplies 16 rows of 64 bytes by 64 rows of 16 and adds to 256 sums of 32 bits. Modulo 2^32 these
+may wrap; modulo 2^64 they must not, and do not while k < 2^32 / (8 * 255^2) = 8,256.
+
+A unit of A, 16 rows and 64 columns, lies as one matrix a limb; so does a unit of B, 64 rows and 16 columns,
+where row q of a matrix holds for each column the limbs of words 4 q to 4 q + 3. Either takes as many bytes
+as its words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.ir as ir  # type: ignore[import-untyped]
+
+from secformer_rt.ring.emitter import HALF, WORD, Code
+
+ROWS = 16  # of A in a unit, and columns of B
+DEPTH = 64  # columns of A in a unit, and rows of B
+MATRIX = 1024  # bytes of a limb's matrix
+SUMS = 4  # matrices of sums made at once; the other four registers hold limbs
+
+# What tells the processor about its registers: the format, then 64 bytes a row and 16 rows in each of eight.
+PALETTE = bytes([1, *[0] * 15, *[DEPTH, 0] * 8, *[0] * 16, *[ROWS] * 8, *[0] * 8])
+
+_BYTE = ir.IntType(8)
+_ROW = ir.VectorType(HALF, ROWS)
+
+
+def configure(code: Code, palette: Any) -> None:
+    """Set the thread's registers up; ``palette`` is the address of :data:`PALETTE`."""
+    _instruct(code, "ldtilecfg", code.at(palette, 0, _BYTE))
+
+
+def release(code: Code) -> None:
+    """Give the registers up, so that the system need not save them."""
+    _instruct(code, "tilerelease")
+
+
+def split(code: Code, size: int, source: Any, stride: Any, out: Any) -> None:
+    """Lay out a unit of A, whose rows are ``stride`` bytes apart."""
+    b = code.builder
+    words, limbs = ir.VectorType(ir.IntType(8 * size), DEPTH), ir.VectorType(_BYTE, DEPTH)
+
+    def step(carried: list[Any]) -> list[Any]:
+        source_at, out_at = carried
+        row = b.load(code.at(source_at, 0, words), align=size)
+        for limb in range(size):
+            part = b.trunc(b.lshr(row, ir.Constant(words, [8 * limb] * DEPTH)), limbs)
+            b.store(part, code.at(out_at, MATRIX * limb, limbs), align=DEPTH)
+        return [b.add(source_at, stride), b.add(out_at, WORD(DEPTH))]
+
+    code.loop("split", WORD(ROWS), [source, out], step)
+
+
+def interleave(code: Code, size: int, source: Any, stride: Any, out: Any) -> None:
+    """Lay out a unit of B, whose rows are ``stride`` bytes apart."""
+    b = code.builder
+    words = ir.VectorType(ir.IntType(8 * size), ROWS)
+
+    def step(carried: list[Any]) -> list[Any]:
+        source_at, out_at = carried
+        rows = []
+        for _ in range(4):
+            rows.append(b.load(code.at(source_at, 0, words), align=size))
+            source_at = b.add(source_at, stride)
+        for first in range(0, size, 4):
+            shift = ir.Constant(words, [8 * first] * ROWS)
+            parts = [b.trunc(b.lshr(x, shift), _ROW) for x in rows] if size > 4 else rows
+            for limb, matrix_row in enumerate(_transposed(code, parts), first):
+                b.store(matrix_row, code.at(out_at, MATRIX * limb, _ROW), align=DEPTH)
+        return [source_at, b.add(out_at, WORD(DEPTH))]
+
+    code.loop("interleave", WORD(DEPTH // 4), [source, out], step)
+
+
+def multiply(code: Code, size: int, a: Any, b: Any, c: Any, stride: Any, units: Any, sums: Any) -> None:
+    """Add the product of ``units`` units of A and of B to 16 rows of 16 words of C, ``stride`` bytes apart.
+
+    ``sums`` is the address of room for ``SUMS`` matrices.
+    """
+    builder = code.builder
+    words = ir.VectorType(ir.IntType(8 * size), ROWS)
+    for first in range(0, size, SUMS):
+        orders = _orders(size, first)
+
+        def step(carried: list[Any], orders: list[tuple[Any, ...]] = orders) -> list[Any]:
+            a_at, b_at = carried
+            for name, register, *rest in orders:
+                if name == "tdpbuud":
+                    _instruct(code, name, *map(_BYTE, (register, *rest)))
+                else:
+                    of_b, limb = rest
+                    place = code.at(b_at if of_b else a_at, MATRIX * limb, _BYTE)
+                    _instruct(code, name, _BYTE(register), place, WORD(DEPTH))
+            return [builder.add(x, WORD(MATRIX * size)) for x in carried]
+
+        for register in range(SUMS):
+            _instruct(code, "tilezero", _BYTE(register))
+        code.loop(f"sums{first}", units, [a, b], step)
+        for register in range(SUMS):
+            place = code.at(sums, MATRIX * register, _BYTE)
+            _instruct(code, "tilestored64", _BYTE(register), place, WORD(DEPTH))
+        for r in range(ROWS):
+            place = code.at(builder.add(c, builder.mul(WORD(r), stride)), 0, words)
+            total = builder.load(place, align=size)
+            for s in range(SUMS):
+                part = builder.load(code.at(sums, MATRIX * s + DEPTH * r, _ROW), align=DEPTH)
+                wide = builder.zext(part, words) if size > 4 else part
+                total = builder.add(total, builder.shl(wide, ir.Constant(words, [8 * (first + s)] * ROWS)))
+            builder.store(total, place, align=size)
+
+
+def _transposed(code: Code, rows: list[Any]) -> list[Any]:
+    """Of four vectors of words w, four vectors whose words are byte 0, 1, 2 or 3 of all four w."""
+    b = code.builder
+    shift8, shift16, even, odd, low, high = (
+        ir.Constant(_ROW, [n] * ROWS) for n in (8, 16, 0x00FF00FF, 0xFF00FF00, 0x0000FFFF, 0xFFFF0000)
+    )
+    # Bytes 0 and 2, and bytes 1 and 3, of two vectors in turns.
+    evens = [b.or_(b.and_(x, even), b.shl(b.and_(y, even), shift8)) for x, y in (rows[:2], rows[2:])]
+    odds = [b.or_(b.and_(b.lshr(x, shift8), even), b.and_(y, odd)) for x, y in (rows[:2], rows[2:])]
+    lows = [b.or_(b.and_(x, low), b.shl(y, shift16)) for x, y in (evens, odds)]
+    highs = [b.or_(b.lshr(x, shift16), b.and_(y, high)) for x, y in (evens, odds)]
+    return [lows[0], lows[1], highs[0], highs[1]]
+
+
+def _orders(size: int, first: int) -> list[tuple[Any, ...]]:
+    """What to load and to multiply for the sums ``first`` to ``first + SUMS - 1``, with few loads.
+
+    Returns:
+        ("tileloadd64", register, whether of B, limb) and ("tdpbuud", sum, register, register).
+    """
+    pairs = []
+    for i in range(size):
+        row = [j for j in range(size) if first <= i + j < first + SUMS]
+        # Back and forth, so that a row begins with what the last one ended with.
+        pairs += [(i, j) for j in (reversed(row) if i % 2 else row)]
+    held: dict[tuple[bool, int], int] = {}
+    free = list(range(SUMS, 2 * SUMS))
+    orders: list[tuple[Any, ...]] = []
+    for n, (i, j) in enumerate(pairs):
+        both = (False, i), (True, j)
+        for limb in both:
+            if limb in held:
+                continue
+            if not free:
+                ahead = [{(False, x), (True, y)} for x, y in pairs[n:]]
+                uses = {
+                    old: next((at for at, needed in enumerate(ahead) if old in needed), len(pairs))
+                    for old in held
+                    if old not in both
+                }
+                free.append(held.pop(max(uses, key=lambda old: uses[old])))
+            held[limb] = free.pop()
+            orders.append(("tileloadd64", held[limb], *limb))
+        orders.append(("tdpbuud", i + j - first, *(held[limb] for limb in both)))
+    return orders
+
+
+def _instruct(code: Code, name: str, *operands: Any) -> None:
+    """Emit an instruction of the matrix unit, by LLVM's name."""
+    module, full = code.builder.module, f"llvm.x86.{name}"
+    function = module.globals.get(full)
+    if function is None:
+        kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+        function = ir.Function(module, kind, full)
+    code.builder.call(function, operands)
