@@ -48,6 +48,7 @@ _INSIDE: Final = tuple(
         "limbs",
         "native",
         "prg",
+        "streams",
         "tile",
         "tile_products",
         "winograd",

@@ -10,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secformer_rt.ring.jit import compile_now, inlined
+from secformer_rt.ring.native import call
 
 numba: Any = importlib.import_module("numba")
 extending: Any = importlib.import_module("numba.extending")
 
 BLOCK = 2048  # words at a time, a multiple of 64
 PLANE_BLOCK = 2048  # bytes of every plane at a time
+
+# Where in the array of addresses each function's is; in a table, the word that says where a last lane begins.
+READ, READ_SUM, WRITE, WRITE_SUM, WRITE_DIFFERENCE = range(5)
+LAST = 3
 
 
 @compile_now("void(int16[:, ::1], int64[::1], int64, int64, int64, uint8[:, ::1], uint8[:, ::1])")
@@ -99,24 +104,36 @@ def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArr
                 tail[n] += second[n]
 
 
-@compile_now("void(uint64[::1], uint64[::1], boolean, int64, uint64[::1])")
+@compile_now("void(int64[::1], int64[::1], uint64[::1], uint64[::1], boolean, int64, uint64[::1])")
 def pack_words(
-    words: NDArray[np.uint64], masks: NDArray[np.uint64], less: bool, bits: int, out: NDArray[np.uint64]
-) -> None:
+    functions: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.uint64],
+    masks: NDArray[np.uint64], less: bool, bits: int, out: NDArray[np.uint64],
+) -> None:  # fmt: skip
     """The low bits of all sums or differences as one stream; see ``packing.pack_words``.
 
     A block's bits fill whole words, so each begins with an empty one.
 
     Args:
+        functions: addresses of ``ring.streams``, or none.
+        table: for these bits.
         words: (N,).
         masks: (N,), or none.
         less: whether they are taken away rather than added.
         bits: 1 to 63.
-        out: little-endian, at least ``N bits / 64`` words and one more.
+        out: little-endian, at least ``N bits / 64`` words and three more.
     """
+    at = 0
+    if functions.size:
+        groups = words.size // 64 * 8
+        if groups and masks.size:
+            which = WRITE_DIFFERENCE if less else WRITE_SUM
+            call(functions[which], (words, 0, masks, 0, out, 0, groups, bits, table, 0))
+        elif groups:
+            call(functions[WRITE], (words, 0, out, 0, groups, bits, table, 0))
+        at = groups // 8 * bits
+        words, masks = words[8 * groups :], masks[8 * groups :]
     kept = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
     block, pairs = np.empty(BLOCK, np.uint64), np.empty(BLOCK // 2, np.uint64)
-    at = 0
     for start in range(0, words.size, BLOCK):
         size = min(BLOCK, words.size - start)
         some, mine = block[:size], words[start : start + size]
@@ -192,41 +209,63 @@ def _last_word(buffer: NDArray[np.uint8], n: int, bits: int) -> Any:
     return word
 
 
-@compile_now("void(uint8[::1], int64, uint64[::1])")
-def unpack_words(buffer: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]) -> None:
+@inlined
+def _groups(size: int, bits: int, count: int, last: int) -> int:
+    """How many eights of words ``ring.streams`` may read from so many bytes."""
+    return min(count // 8, max(0, (size - 16 - last) // bits + 1))
+
+
+@compile_now("void(int64[::1], int64[::1], uint8[::1], int64, uint64[::1])")
+def unpack_words(
+    functions: NDArray[np.int64], table: NDArray[np.int64], buffer: NDArray[np.uint8], bits: int,
+    out: NDArray[np.uint64],
+) -> None:  # fmt: skip
     """Undo :func:`pack_words`.
 
     Args:
+        functions: addresses of ``ring.streams``, or none.
+        table: for these bits.
         buffer: ceil(N bits / 8) bytes.
         bits: 1 to 63.
         out: (N,).
     """
     kept = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
-    inner = _inner(buffer.size, bits, out.size)
-    some = out[:inner]
+    done = _groups(buffer.size, bits, out.size, table[LAST]) if functions.size else 0
+    if done:
+        call(functions[READ], (buffer, 0, out, 0, done, bits, table, 0))
+    start = 8 * done
+    inner = max(start, _inner(buffer.size, bits, out.size))
+    some = out[start:inner]
     for n in range(some.size):
-        some[n] = _word(buffer, n, bits) & kept
+        some[n] = _word(buffer, start + n, bits) & kept
     for n in range(inner, out.size):
         out[n] = _last_word(buffer, n, bits)
 
 
-@compile_now("void(uint8[::1], uint8[::1], int64, uint64[::1])")
+@compile_now("void(int64[::1], int64[::1], uint8[::1], uint8[::1], int64, uint64[::1])")
 def unpack_sum(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], bits: int, out: NDArray[np.uint64]
-) -> None:
+    functions: NDArray[np.int64], table: NDArray[np.int64], first: NDArray[np.uint8],
+    second: NDArray[np.uint8], bits: int, out: NDArray[np.uint64],
+) -> None:  # fmt: skip
     """out[n] = (word n of the one + word n of the other) modulo ``2^bits``; see ``packing.unpack_sum``.
 
     Args:
+        functions: addresses of ``ring.streams``, or none.
+        table: for these bits.
         first: ceil(N bits / 8) bytes.
         second: as many.
         bits: 1 to 63.
         out: (N,).
     """
     kept = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
-    inner = _inner(first.size, bits, out.size)
-    some = out[:inner]
+    done = _groups(first.size, bits, out.size, table[LAST]) if functions.size else 0
+    if done:
+        call(functions[READ_SUM], (first, 0, second, 0, out, 0, done, bits, table, 0))
+    start = 8 * done
+    inner = max(start, _inner(first.size, bits, out.size))
+    some = out[start:inner]
     for n in range(some.size):
-        some[n] = (_word(first, n, bits) + _word(second, n, bits)) & kept
+        some[n] = (_word(first, start + n, bits) + _word(second, start + n, bits)) & kept
     for n in range(inner, out.size):
         out[n] = (_last_word(first, n, bits) + _last_word(second, n, bits)) & kept
 

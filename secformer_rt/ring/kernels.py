@@ -50,8 +50,10 @@ def prepare() -> None:
     """
     torch.empty(1, device="meta").add(1)
     if compiled():
-        from secformer_rt.ring import fused, fused_bits  # noqa: F401
+        from secformer_rt.ring import fused, fused_bits, streams  # noqa: F401
 
+        if streams.suits(32):
+            streams.compile_streams()
         for dtype in (torch.int64, torch.int32):
             _products(backend()).prepare(backend(), dtype)
 

@@ -60,6 +60,7 @@ def compiled_function(emit: Callable[..., None], count: int) -> Any:
         1: lambda a: emitted((a,)),
         3: lambda a, b, c: emitted((a, b, c)),
         4: lambda a, b, c, d: emitted((a, b, c, d)),
+        5: lambda a, b, c, d, e: emitted((a, b, c, d, e)),
         6: lambda a, b, c, d, e, f: emitted((a, b, c, d, e, f)),
     }
     return numba.cfunc(numba.void(*[numba.int64] * count))(with_arguments[count])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.buffers import check_bytes
@@ -54,7 +56,7 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
         words = as_array(x.contiguous()).reshape(-1).view(np.uint64)
         masks = words[:0] if mask is None else as_array(mask.contiguous()).reshape(-1).view(np.uint64)
         out = empty((_padded(size),), torch.uint8)
-        fused_bits.pack_words(words, masks, False, bits, out.numpy().view(np.uint64))
+        fused_bits.pack_words(*_fast(bits), words, masks, False, bits, out.numpy().view(np.uint64))
         return out[:size]
     flat = (x if mask is None else add(x, mask)).reshape(-1).contiguous()
     if bits == WORD_BITS and sys.byteorder == "little":
@@ -82,7 +84,9 @@ def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Tensor:
             from secformer_rt.ring import fused_bits
 
             stream = out[at * bits // 8 :].numpy().view(np.uint64)
-            fused_bits.pack_words(some.view(np.uint64), less.view(np.uint64), True, bits, stream)
+            fused_bits.pack_words(
+                *_fast(bits), some.view(np.uint64), less.view(np.uint64), True, bits, stream
+            )
         else:
             packed = pack_words(torch.from_numpy(some - less), bits)
             out[at * bits // 8 :][: packed.numel()] = packed
@@ -127,7 +131,7 @@ def unpack_words(buffer: Tensor, shape: tuple[int, ...], bits: int, out: Tensor 
         from secformer_rt.ring import fused_bits
 
         out = empty(shape, torch.int64) if out is None else out
-        fused_bits.unpack_words(flat.numpy(), bits, out.numpy().reshape(-1).view(np.uint64))
+        fused_bits.unpack_words(*_fast(bits), flat.numpy(), bits, out.numpy().reshape(-1).view(np.uint64))
         return out
     stream = np.unpackbits(flat.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
     columns = np.packbits(stream, axis=1, bitorder="little")
@@ -161,12 +165,23 @@ def unpack_sum(first: Tensor, second: Tensor, shape: tuple[int, ...], bits: int)
             raise ValueError(f"{count} words of {bits} bits take {size} bytes each way")
         out = empty(shape, torch.int64)
         one, other = (x.contiguous().numpy() for x in (first, second))
-        fused_bits.unpack_sum(one, other, bits, out.numpy().reshape(-1).view(np.uint64))
+        fused_bits.unpack_sum(*_fast(bits), one, other, bits, out.numpy().reshape(-1).view(np.uint64))
         return out
     total = add(unpack_words(first, shape, bits), unpack_words(second, shape, bits))
     return total if bits == WORD_BITS else total & ((1 << bits) - 1)
 
 
 def _padded(size: int) -> int:
-    """A size that is whole words, with one to spare."""
-    return (size + 7) // 8 * 8 + 8
+    """A size that is whole words, with three to spare."""
+    return (size + 7) // 8 * 8 + 24
+
+
+@functools.cache
+def _fast(bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What the compiled functions take for words of so many bits: addresses and a table, or empty arrays."""
+    from secformer_rt.ring import streams
+
+    if not streams.suits(bits):
+        nothing = np.empty(0, np.int64)
+        return nothing, nothing
+    return streams.compile_streams().addresses, streams.table(bits)

@@ -1,0 +1,173 @@
+"""Streams of low bits, eight words at a time: eight words of w bits take w bytes.
+
+A lane of 16 bytes holds two neighbours; of the four of a group, lane L begins in byte 2 L w // 8. To read,
+its bytes are shuffled so that eight bytes of each word are a half, and shifted; a ninth byte is shuffled and
+shifted by itself. To write, words are shifted and shuffled together, and a lane adds the bits of the
+byte that it shares with the one before. So words have up to 62 bits, because two of 63 may take 17
+bytes, and at least 4, for lanes to begin in bytes of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.ir as ir  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+
+from secformer_rt.ring.emitter import HALF, WORD, Code
+from secformer_rt.ring.jit import has
+from secformer_rt.ring.native import compiled_function
+
+_GROUP, _LANE = 8, 16  # words of a group, bytes of a lane
+_WORDS, _PAIR = ir.VectorType(WORD, 4), ir.VectorType(WORD, 2)
+_BYTES = ir.VectorType(ir.IntType(8), 2 * _LANE)
+_NOTHING = 0x80  # in a shuffle: a byte of zeros
+
+# Where a table has what: the bytes where lanes begin, the words' shifts, and shuffles of a group.
+_STARTS, _SHIFTS, _READ, _FIRST, _SECOND, _SHARED, _BACK, _NINTH, _PLACE, _END = 0, *range(32, 545, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Functions of addresses, a number of groups, the bits of a word, and its table.
+
+    ``read(stream, out, groups, bits, table)`` and ``read_sum(stream, other, out, ...)`` write words, and read
+    to the end of the last lane. ``write(words, out, ...)``, ``write_sum(words, masks, out, ...)`` and
+    ``write_difference(words, masks, out, ...)`` write a stream, to the end of the last lane too.
+    """
+
+    functions: tuple[Any, ...]
+    addresses: NDArray[np.int64]
+
+
+def suits(bits: int) -> bool:
+    """Whether the words of a stream of this width can be read and written so, on this machine."""
+    return 4 <= bits <= 62 and has("avx2")
+
+
+@functools.cache
+def table(bits: int) -> NDArray[np.int64]:
+    """What the functions have to know of a width that :func:`suits`."""
+    begins = [j * bits // 8 for j in range(_GROUP)]
+    shuffles = np.full(_END, _NOTHING, np.uint8)
+    shuffles[_STARTS:_SHIFTS].view(np.int64)[:] = begins[::2]
+    shuffles[_SHIFTS:_READ].view(np.int64)[:] = [j * bits % 8 for j in range(_GROUP)]
+    shuffles[_BACK:_NINTH].view(np.int64)[:] = [63 - j * bits % 8 for j in range(_GROUP)]
+    for j, begin in enumerate(begins):
+        lane, half = divmod(j, 2)
+        place = begin - begins[2 * lane]
+        shuffles[_READ + 8 * j :][:8] = range(place, place + 8)
+        if j * bits % 8 + bits > 64:
+            shuffles[_NINTH + 8 * j] = place + 8
+            shuffles[_PLACE + _LANE * lane + place + 8] = 8 * half
+        shuffles[(_SECOND if half else _FIRST) + _LANE * lane + place :][:8] = range(8 * half, 8 * half + 8)
+    for lane in range(1, 4):
+        if 2 * lane * bits % 8:
+            shuffles[_SHARED + _LANE * lane] = begins[2 * lane] - begins[2 * lane - 2]
+    return shuffles.view(np.int64)
+
+
+@functools.cache
+def compile_streams() -> Streams:
+    """Compile the functions, in some tenths of a second."""
+    functions = (
+        compiled_function(lambda b, x, *rest: _read(Code(b), [x], *rest), 5),
+        compiled_function(lambda b, x, y, *rest: _read(Code(b), [x, y], *rest), 6),
+        compiled_function(lambda b, x, *rest: _write(Code(b), [x], False, *rest), 5),
+        compiled_function(lambda b, x, y, *rest: _write(Code(b), [x, y], False, *rest), 6),
+        compiled_function(lambda b, x, y, *rest: _write(Code(b), [x, y], True, *rest), 6),
+    )
+    return Streams(functions, np.array([f.address for f in functions], np.int64))
+
+
+def _read(code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, table: Any) -> None:
+    """The words of a stream, or the sums of two streams' words."""
+    b = code.builder
+    kept = _kept(code, bits)
+    starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
+    shifts, back, eight, ninth = (_vectors(code, table, at) for at in (_SHIFTS, _BACK, _READ, _NINTH))
+    one = ir.Constant(_WORDS, [1] * 4)
+    both = ir.Constant(ir.VectorType(HALF, 4), [0, 1, 2, 3])
+
+    def step(carried: list[Any]) -> list[Any]:
+        *sources_at, out_at = carried
+        for half in range(2):
+            total = None
+            for source in sources_at:
+                lanes = [
+                    b.load(code.at(b.add(source, start), 0, _PAIR), align=1)
+                    for start in starts[2 * half : 2 * half + 2]
+                ]
+                lane_bytes = b.shuffle_vector(*lanes, both)
+                words = b.lshr(_shuffled(code, lane_bytes, eight[half]), shifts[half])
+                # Shifting by 64 is not defined: by 1 and by at most 63.
+                above = b.shl(_shuffled(code, lane_bytes, ninth[half]), one)
+                words = b.or_(words, b.shl(above, back[half]))
+                total = words if total is None else b.add(total, words)
+            b.store(b.and_(total, kept), code.at(out_at, 32 * half, _WORDS), align=8)
+        return [*(b.add(x, bits) for x in sources_at), b.add(out_at, WORD(8 * _GROUP))]
+
+    code.loop("read", groups, [*sources, out], step)
+
+
+def _write(code: Code, sources: list[Any], less: bool, out: Any, groups: Any, bits: Any, table: Any) -> None:
+    """The stream of words, of sums or of differences."""
+    b = code.builder
+    kept = _kept(code, bits)
+    starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
+    shifts, back, first, second, shared, place = (
+        _vectors(code, table, at) for at in (_SHIFTS, _BACK, _FIRST, _SECOND, _SHARED, _PLACE)
+    )
+    one = ir.Constant(_WORDS, [1] * 4)
+    nothing = ir.Constant(_WORDS, None)
+    # The lane before each: that of the half before, and the first of this one.
+    before = ir.Constant(ir.VectorType(HALF, 4), [2, 3, 4, 5])
+    low, high = (ir.Constant(ir.VectorType(HALF, 2), pair) for pair in ([0, 1], [2, 3]))
+
+    def step(carried: list[Any]) -> list[Any]:
+        *sources_at, out_at = carried
+        previous = nothing
+        for half in range(2):
+            words, *masks = (b.load(code.at(x, 32 * half, _WORDS), align=8) for x in sources_at)
+            for mask in masks:
+                words = (b.sub if less else b.add)(words, mask)
+            words = b.and_(words, kept)
+            above = b.lshr(b.lshr(words, one), back[half])
+            words = b.shl(words, shifts[half])
+            lanes = b.or_(_shuffled(code, words, first[half]), _shuffled(code, words, second[half]))
+            lanes = b.or_(lanes, _shuffled(code, above, place[half]))
+            neighbours = b.shuffle_vector(previous, lanes, before)
+            whole = b.or_(lanes, _shuffled(code, neighbours, shared[half]))
+            previous = lanes
+            for lane, which in enumerate((low, high)):
+                target = code.at(b.add(out_at, starts[2 * half + lane]), 0, _PAIR)
+                b.store(b.shuffle_vector(whole, whole, which), target, align=1)
+        return [*(b.add(x, WORD(8 * _GROUP)) for x in sources_at), b.add(out_at, bits)]
+
+    code.loop("write", groups, [*sources, out], step)
+
+
+def _vectors(code: Code, table: Any, offset: int) -> list[Any]:
+    """The two vectors of a group there."""
+    return [code.builder.load(code.at(table, offset + 32 * half, _WORDS), align=8) for half in range(2)]
+
+
+def _kept(code: Code, bits: Any) -> Any:
+    """The low bits, in every word of a vector."""
+    b = code.builder
+    undefined = ir.Constant(_WORDS, ir.Undefined)
+    word = b.sub(b.shl(WORD(1), bits), WORD(1))
+    everywhere = ir.Constant(ir.VectorType(HALF, 4), None)
+    return b.shuffle_vector(b.insert_element(undefined, word, HALF(0)), undefined, everywhere)
+
+
+def _shuffled(code: Code, words: Any, order: Any) -> Any:
+    """The bytes of two lanes, each in an order of its own."""
+    b, name = code.builder, "llvm.x86.avx2.pshuf.b"
+    shuffle = b.module.globals.get(name)
+    if shuffle is None:
+        shuffle = ir.Function(b.module, ir.FunctionType(_BYTES, [_BYTES, _BYTES]), name)
+    return b.bitcast(b.call(shuffle, [b.bitcast(words, _BYTES), b.bitcast(order, _BYTES)]), _WORDS)
