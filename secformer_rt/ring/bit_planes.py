@@ -124,7 +124,7 @@ def rotated_sum(shifts: Tensor, tables: Tensor) -> Tensor:
     if compiled():
         from secformer_rt.ring import fused_bits
 
-        out = torch.zeros((rows, size), dtype=torch.uint8)
+        out = empty((rows, size), torch.uint8)
         fused_bits.rotated_sum(as_array(shifts.contiguous()), as_array(tables.contiguous()), out.numpy())
         return out
     index = (torch.arange(size) - shifts[..., None].to(torch.int64)) % size

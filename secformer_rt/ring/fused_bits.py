@@ -88,20 +88,21 @@ def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArr
     Args:
         shifts: (R, T), below B.
         tables: (R, T, B).
-        out: (R, B), zeros.
+        out: (R, B).
     """
     size = tables.shape[2]
+    # What is rotated past the end is added there, so that a table is one loop of fixed length.
+    work = np.empty(2 * size, np.uint8)
+    head, tail = work[:size], work[size:]
     for r in range(tables.shape[0]):
-        total = out[r]
+        work[:] = 0
         for t in range(tables.shape[1]):
-            shift = np.int64(shifts[r, t])
-            table = tables[r, t]
-            head, tail = total[shift:], total[:shift]
-            first, second = table[: size - shift], table[size - shift :]
-            for n in range(head.size):
-                head[n] += first[n]
-            for n in range(tail.size):
-                tail[n] += second[n]
+            table, some = tables[r, t], work[np.int64(shifts[r, t]) :]
+            for n in range(table.size):
+                some[n] += table[n]
+        total = out[r]
+        for n in range(total.size):
+            total[n] = head[n] + tail[n]
 
 
 @compile_now("void(int64[::1], int64[::1], uint64[::1], uint64[::1], boolean, int64, uint64[::1])")
