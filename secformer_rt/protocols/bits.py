@@ -122,4 +122,4 @@ def arithmetic(server: int, bits: Bits, ring: int = 64) -> Protocol[Form]:
     plane, words = dealt.shares
     opened = yield from reveal(bits.planes, xor=True, mask=plane)
     e = unpack_bits(opened, bits.shape).to(torch.int64)
-    return Form(server, (Term(e), Term(1 - 2 * e, 0, dealt.ref(1), words, bit=True)), 0, ring)
+    return Form(server, (Term(e), Term(torch.rsub(e, 1, alpha=2), 0, dealt.ref(1), words, bit=True)), 0, ring)

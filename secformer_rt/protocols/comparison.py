@@ -17,7 +17,7 @@ from secformer_rt.protocols.adder import less_than_by_adder
 from secformer_rt.protocols.bits import bit_products
 from secformer_rt.protocols.core import Bits, Opened, Protocol, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Sharing, Source
-from secformer_rt.ring.bit_planes import chunk_lookup, pack_bits, unpack_bits
+from secformer_rt.ring.bit_planes import bit_plane, chunk_lookup, pack_bits, unpack_bits
 
 CHUNK = 4  # bits that one dealt table covers
 RADIX = 4  # chunks that one of several rounds combines
@@ -107,11 +107,17 @@ def less_than(
     public = x.public.reshape(-1) - torch.tensor(thresholds, device=x.public.device)[:, None]  # (M, N)
     less, equal = chunk_lookup(tables, public, drop, ring - 1 - drop, 1 - x.server)
     borrow = yield from _tree(x.server, list(less), list(equal))
-    top_bits = unpack_bits(top, (1, count)).expand(len(thresholds), count)
-    planes = borrow ^ pack_bits(top_bits.reshape(-1))
+    planes = borrow ^ _repeated(top, count, len(thresholds))
     if x.server == 0:
-        planes = planes ^ pack_bits(((public.reshape(-1) >> (ring - 1)) & 1).to(torch.uint8))
+        planes = planes ^ bit_plane(public, ring - 1)
     return Bits(planes, total)
+
+
+def _repeated(plane: Tensor, count: int, times: int) -> Tensor:
+    """A plane of ``count`` bits several times over."""
+    if times == 1 or count % 8 == 0:
+        return plane.reshape(-1).repeat(times)
+    return pack_bits(unpack_bits(plane, (1, count)).expand(times, count).reshape(-1))
 
 
 def borrow(x: Opened, *, bits: int, drop: int) -> Protocol[Bits]:

@@ -47,6 +47,13 @@ def gelu_series(x: Secret, choice: EvenSeries) -> Protocol[Secret]:
     opened = yield from open_masked(x, x.frac + ceil(log2(choice.period)))
     units = round(choice.period * 2**INDEX_FRAC)
     waves = Waves(units, tuple(coefficients), True, DEALT_FRAC, frac - DEALT_FRAC, SERIES_RING)
-    even = yield from evaluate_waves(opened, waves, x.frac - INDEX_FRAC)
-    half = x.share << (frac - x.frac - 1)
-    return even.local(even.share + half).plus_public(round(constant * 2**frac))
+    return (
+        yield from evaluate_waves(
+            opened,
+            waves,
+            x.frac - INDEX_FRAC,
+            start=x.share,
+            raised=frac - x.frac - 1,
+            constant=round(constant * 2**frac),
+        )
+    )

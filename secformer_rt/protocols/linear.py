@@ -12,7 +12,7 @@ from secformer_rt.protocols.core import Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.masking import open_modulo
 from secformer_rt.ring.kernels import PackedMatrix, matmul, matmul_packed
-from secformer_rt.ring.words import add
+from secformer_rt.ring.words import add, add_rows
 
 HALF = 32  # products in rings up to this wide are those of int32
 
@@ -65,7 +65,7 @@ class WeightProduct(Correlation):
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The product of the masks."""
-        return [_matmul(inputs[0], inputs[1], self.bits)]
+        return [_matmul(inputs[0], inputs[1], self.bits).to(torch.int64)]
 
     def prepare(
         self, shares: list[Tensor], masks: list[Tensor], weights: Mapping[str, Weight]
@@ -103,14 +103,14 @@ class MatrixProduct(Correlation):
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The product of the masks."""
         left, right = inputs
-        return [_matmul(left, right.transpose(-1, -2) if self.transpose else right, self.bits)]
+        right = right.transpose(-1, -2) if self.transpose else right
+        return [_matmul(left, right, self.bits).to(torch.int64)]
 
 
 def _matmul(a: Tensor, b: Tensor, ring: int) -> Tensor:
-    """A @ B modulo ``2^ring`` at least, in int64."""
-    if ring > HALF:
-        return matmul(a, b.to(torch.int64))
-    return matmul(a.to(torch.int32), b.to(torch.int32)).to(torch.int64)
+    """A @ B modulo ``2^ring`` at least, in int64 or int32."""
+    dtype = torch.int64 if ring > HALF else torch.int32
+    return matmul(a.to(dtype), b.to(dtype))
 
 
 def _multiply(a: Tensor, packed: PackedMatrix) -> Tensor:
@@ -118,8 +118,10 @@ def _multiply(a: Tensor, packed: PackedMatrix) -> Tensor:
     return matmul_packed(a.to(packed.data.dtype), packed)
 
 
-def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
-    """X (..., K) times a provisioned weight (K, N), with the fraction bits of both, modulo ``2^ring``.
+def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = None) -> Protocol[Secret]:
+    """X (..., K) times a provisioned weight (K, N), plus an offset (N,), modulo ``2^ring``.
+
+    The result has the fraction bits of both factors, and the offset has as many at most.
 
     With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online. A
     truncation of x has opened all of it, or a part.
@@ -130,8 +132,12 @@ def linear(x: Secret, weight: Weight, ring: int = 64) -> Protocol[Secret]:
     opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
     dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring))
-    share = add(dealt.shares[0], _multiply(opened.public, weight.share))
-    return Secret(x.server, share, x.frac + weight.frac, ring)
+    frac, product = x.frac + weight.frac, _multiply(opened.public, weight.share)
+    if offset is None:
+        share = add(dealt.shares[0], product)
+    else:
+        share = add_rows(dealt.shares[0], product, offset.at(frac).share)
+    return Secret(x.server, share, frac, ring)
 
 
 def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 64) -> Protocol[Secret]:
@@ -148,6 +154,5 @@ def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 
         factor, factor_share = factor.transpose(-1, -2), factor_share.transpose(-1, -2)
     shape = (*x.shape[:-1], int(factor.shape[-1]))
     dealt = yield from deal(MatrixProduct(left.mask, right.mask, shape, transpose, ring))
-    share = _matmul(left.public, factor_share, ring) - _matmul(left.share, factor, ring)
-    share = share + dealt.shares[0]
-    return Secret(x.server, share, x.frac + y.frac, ring)
+    products = _matmul(left.public, factor_share, ring) - _matmul(left.share, factor, ring)
+    return Secret(x.server, add(dealt.shares[0], products), x.frac + y.frac, ring)

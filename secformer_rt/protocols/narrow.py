@@ -19,7 +19,6 @@ from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narro
 from secformer_rt.protocols.rings import WORD, Rings, ring_for
 from secformer_rt.protocols.softmax import MASKED
 from secformer_rt.protocols.truncation import truncate_many
-from secformer_rt.ring.words import add
 
 
 def narrow(rings: Rings, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret] | None:
@@ -48,9 +47,8 @@ def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) ->
     if x.frac > frac:
         wide = Secret(x.server, x.share, x.frac, min(x.ring, WORD, ring + x.frac - frac))
         (x,) = yield from truncate_many(wide, (frac,), ring, shares=False)
-    y = yield from linear(x, model.weights[node.parameters[0]], ring)
-    if len(node.parameters) > 1:
-        y = y.local(add(y.share, model.offsets[node.parameters[1]].at(y.frac).share))
+    offset = model.offsets[node.parameters[1]] if len(node.parameters) > 1 else None
+    y = yield from linear(x, model.weights[node.parameters[0]], ring, offset)
     heads = rings.reads(node.name, ir.SplitHeads)
     if heads is None:
         return y

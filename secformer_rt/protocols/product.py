@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product as combinations
 
 from torch import Tensor
@@ -70,7 +71,7 @@ def product(*forms: Form, weights: Tensor | None = None) -> Protocol[Secret]:
     """
     ring = min(form.ring for form in forms)
     server, frac = forms[0].server, sum(form.frac for form in forms)
-    keys = _expand(forms, ring)
+    keys = _expand(tuple(tuple((t.exponent, t.ref, t.bit) for t in form.terms) for form in forms), ring)
     singles = {term.ref: term for form in forms for term in form.terms if term.ref is not None}
     shares: dict[_Key, Tensor] = {(ref,): _share(term) for ref, term in singles.items()}
     exponents: dict[_Key, int] = {}
@@ -99,17 +100,23 @@ def product(*forms: Form, weights: Tensor | None = None) -> Protocol[Secret]:
 _Key = tuple[Ref, ...]
 
 
-def _expand(forms: tuple[Form, ...], ring: int) -> dict[tuple[int, ...], _Key]:
-    """For each choice of terms its dealt factors, without those whose power of two vanishes."""
+@lru_cache(maxsize=4096)
+def _expand(
+    forms: tuple[tuple[tuple[int, Ref | None, bool], ...], ...], ring: int
+) -> dict[tuple[int, ...], _Key]:
+    """For each choice of terms its dealt factors, without those whose power of two vanishes.
+
+    Terms are (exponent, ref, bit). Run after run multiplies the same ones out.
+    """
     keys: dict[tuple[int, ...], _Key] = {}
-    for chosen in combinations(*(range(len(form.terms)) for form in forms)):
-        terms = [form.terms[i] for form, i in zip(forms, chosen, strict=True)]
-        if sum(term.exponent for term in terms) >= ring:
+    for chosen in combinations(*(range(len(terms)) for terms in forms)):
+        terms = [form[i] for form, i in zip(forms, chosen, strict=True)]
+        if sum(exponent for exponent, _, _ in terms) >= ring:
             continue
         factors: list[Ref] = []
-        for term in terms:
-            if term.ref is not None and not (term.bit and term.ref in factors):
-                factors.append(term.ref)
+        for _, ref, bit in terms:
+            if ref is not None and not (bit and ref in factors):
+                factors.append(ref)
         keys[chosen] = tuple(sorted(factors, key=str))
     return keys
 

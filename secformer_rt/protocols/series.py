@@ -179,8 +179,19 @@ def cosine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> 
     return (yield from evaluate_waves(x, waves))
 
 
-def evaluate_waves(x: Opened, waves: Waves, shift: int = 0) -> Protocol[Secret]:
-    """The series of a masked x, of which the lowest ``shift`` bits are left out."""
+def evaluate_waves(
+    x: Opened,
+    waves: Waves,
+    shift: int = 0,
+    *,
+    start: Tensor | None = None,
+    raised: int = 0,
+    constant: int = 0,
+) -> Protocol[Secret]:
+    """The series of a masked x, of which the lowest ``shift`` bits are left out.
+
+    A share ``start``, ``raised`` by so many bits, and a public constant at the result's scale are added.
+    """
     table = _public_table(waves)
     yield from deal(_checksum(waves))
     shape = tuple(x.public.shape)
@@ -197,8 +208,15 @@ def evaluate_waves(x: Opened, waves: Waves, shift: int = 0) -> Protocol[Secret]:
         words = words.reshape(-1, width).index_select(0, chosen)
     else:
         words = words[:, 0]
-    index = _residue(x.public.reshape(-1) >> shift, waves.period)
-    total = harmonic_sum(index, table.to(words.device), words)
+    total = harmonic_sum(
+        x.public.reshape(-1),
+        table.to(words.device),
+        words,
+        drop=shift,
+        start=None if start is None else start.reshape(-1),
+        raised=raised,
+        constant=constant if x.server == 0 else 0,
+    )
     return Secret(x.server, total.reshape(shape), waves.frac + waves.public_frac, waves.ring)
 
 

@@ -101,6 +101,30 @@ def chunk_lookup(tables: Tensor, words: Tensor, low: int, bits: int, first: int)
     )
 
 
+def bit_plane(words: Tensor, bit: int) -> Tensor:
+    """One bit of every word as a plane.
+
+    Args:
+        words: int64 of any shape.
+        bit: 0 to 63.
+
+    Returns:
+        (ceil(N / 8),) uint8, as :func:`pack_bits` makes of these bits.
+
+    Raises:
+        TypeError: the words are not int64.
+    """
+    if words.dtype != torch.int64:
+        raise TypeError(f"expected torch.int64, not {words.dtype}")
+    if any_meta(words) or not compiled():
+        return pack_bits(((words.reshape(-1) >> bit) & 1).to(torch.uint8))
+    from secformer_rt.ring import fused_bits
+
+    out = empty(((words.numel() + 7) // 8,), torch.uint8)
+    fused_bits.bit_plane(as_array(words.contiguous()).reshape(-1), bit, out.numpy())
+    return out
+
+
 def rotated_sum(shifts: Tensor, tables: Tensor) -> Tensor:
     """The sum of a row's tables, each rotated right by a public number, modulo 256.
 

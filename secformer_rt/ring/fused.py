@@ -18,32 +18,40 @@ BLOCK = 1024  # words of a truncation at a time
 
 
 @compile_now(
-    "int64(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1])",
-    "int64(int64[::1], int32[:, ::1], int32[:, ::1], int64[::1])",
+    "void(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
+    "void(int64[::1], int32[:, ::1], int32[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
 )
 def harmonic_sum(
-    index: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.int64], out: NDArray[np.int64]
-) -> int:
-    """out[n] = sum over w of table[index[n], w] * words[n, w]; see ``kernels.harmonic_sum``.
+    positions: NDArray[np.int64],
+    table: NDArray[np.int64],
+    words: NDArray[np.int64],
+    start: NDArray[np.int64],
+    drop: int,
+    raised: int,
+    constant: int,
+    out: NDArray[np.int64],
+) -> None:
+    """Sums of products with chosen rows; see ``kernels.harmonic_sum``.
 
     Args:
-        index: (N,).
+        positions: (N,).
         table: (P, W).
         words: (N, W).
+        start: (N,), or empty.
+        drop: bits of positions.
+        raised: bits of start.
+        constant: added to all.
         out: (N,).
-
-    Returns:
-        The first n whose index is no row of the table, where the work has stopped; -1 if there is none.
     """
-    for n in range(index.size):
-        row = index[n]
-        if row < 0 or row >= table.shape[0]:
-            return n
-        total = np.int64(0)
+    length = table.shape[0]
+    is_power = length & (length - 1) == 0
+    for n in range(positions.size):
+        row = positions[n] >> drop
+        row = row & (length - 1) if is_power else row % length
+        total = np.int64(constant)
         for w in range(table.shape[1]):
             total += table[row, w] * words[n, w]
-        out[n] = total
-    return -1
+        out[n] = total + (start[n] << raised) if start.size else total
 
 
 def _words_at(_typing: Any, address: Any) -> Any:
@@ -212,6 +220,20 @@ def truncate(
             else:
                 for n in range(opened.size):
                     some[n] = ours * high[n] - less[n]
+
+
+@compile_now(
+    "void(int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1])",
+    "void(int64[:, ::1], int32[:, ::1], int64[::1], int64[:, ::1])",
+)
+def add_rows(
+    x: NDArray[np.int64], y: NDArray[np.int64], row: NDArray[np.int64], out: NDArray[np.int64]
+) -> None:
+    """``out = x + y + row``; see ``words.add_rows``. All (M, N), but row (N,)."""
+    for m in range(out.shape[0]):
+        first, second, total = x[m], y[m], out[m]
+        for n in range(total.size):
+            total[n] = first[n] + second[n] + row[n]
 
 
 @compile_now("void(int64[::1], int64[::1], int64[::1], int64[::1])")

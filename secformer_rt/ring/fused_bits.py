@@ -81,6 +81,28 @@ def chunk_lookup(
                 some_eq[n] = (((above ^ eights[n]) & ones) * gather) >> np.uint64(56)
 
 
+@compile_now("void(int64[::1], int64, uint8[::1])")
+def bit_plane(words: NDArray[np.int64], bit: int, out: NDArray[np.uint8]) -> None:
+    """One bit of every word, eight to a byte; see ``bit_planes.bit_plane``.
+
+    Args:
+        words: (N,).
+        bit: 0 to 63.
+        out: (ceil(N / 8),).
+    """
+    gather = np.uint64(0x8040201008040201)  # as in chunk_lookup
+    flags = np.empty(BLOCK, np.uint8)
+    for start in range(0, words.size, BLOCK):
+        some = words[start : start + BLOCK]
+        for n in range(some.size):
+            flags[n] = (some[n] >> bit) & 1
+        width = (some.size + 7) // 8
+        flags[some.size : 8 * width] = 0
+        eights, planes = flags.view(np.uint64), out[start // 8 :]
+        for n in range(width):
+            planes[n] = (eights[n] * gather) >> np.uint64(56)
+
+
 @compile_now("void(uint8[:, ::1], uint8[:, :, ::1], uint8[:, ::1])")
 def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     """out[r] = sum over t of tables[r, t] rotated right by shifts[r, t]; see ``bit_planes.rotated_sum``.

@@ -135,39 +135,59 @@ def matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
     return _multiply(left, left[:, :0], packed, packed.layout).view(shape)
 
 
-def harmonic_sum(index: Tensor, table: Tensor, words: Tensor) -> Tensor:
-    """out[n] = sum over w of table[index[n], w] * words[n, w], modulo 2^64, or 2^32 for int32.
+def harmonic_sum(
+    positions: Tensor,
+    table: Tensor,
+    words: Tensor,
+    *,
+    drop: int = 0,
+    start: Tensor | None = None,
+    raised: int = 0,
+    constant: int = 0,
+) -> Tensor:
+    """``out[n] = start[n] 2^raised + constant + sum over w of table[row, w] words[n, w]``, modulo 2^64.
+
+    The row is ``positions[n] >> drop``, modulo the table's length. Sums of an int32 table are modulo 2^32.
 
     Args:
-        index: (N,) int64, rows of the table.
+        positions: (N,) int64.
         table: (P, W) int64 or int32.
         words: (N, W) of the same type.
+        drop: low bits of positions that do not count.
+        start: (N,) int64, 0 if not given.
+        raised: bits that start is shifted by.
+        constant: added to all.
 
     Returns:
         (N,) int64.
 
     Raises:
-        IndexError: an index is no row of the table.
         ValueError: the shapes do not fit.
     """
-    _check_words(index)
+    _check_words(positions, *(() if start is None else (start,)))
     _check_numbers(table, words)
-    if index.ndim != 1 or table.ndim != 2 or words.shape != (index.shape[0], table.shape[1]):
-        shapes = ", ".join(str(tuple(x.shape)) for x in (index, table, words))
-        raise ValueError(f"harmonic_sum takes shapes (N,), (P, W), (N, W), not {shapes}")
-    if any_meta(index, table, words):
-        return torch.empty(index.shape, dtype=torch.int64, device="meta")
+    if (
+        positions.ndim != 1
+        or table.ndim != 2
+        or words.shape != (positions.shape[0], table.shape[1])
+        or (start is not None and start.shape != positions.shape)
+    ):
+        given = (positions, table, words, *(() if start is None else (start,)))
+        shapes = ", ".join(str(tuple(x.shape)) for x in given)
+        raise ValueError(f"harmonic_sum takes shapes (N,), (P, W), (N, W) and (N,), not {shapes}")
+    if any_meta(positions, table, words):
+        return torch.empty(positions.shape, dtype=torch.int64, device="meta")
     if compiled():
         from secformer_rt.ring import fused
 
-        out = empty(index.shape, torch.int64)
-        rows, entries, factors = (as_array(x.contiguous()) for x in (index, table, words))
-        if fused.harmonic_sum(rows, entries, factors, out.numpy()) >= 0:
-            raise IndexError(f"an index is not in a table of {table.shape[0]} rows")
+        out = empty(positions.shape, torch.int64)
+        begun = positions[:0] if start is None else start
+        at, entries, factors, first = (as_array(x.contiguous()) for x in (positions, table, words, begun))
+        fused.harmonic_sum(at, entries, factors, first, drop, raised, constant, out.numpy())
         return out
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < table.shape[0]:
-        raise IndexError(f"an index is not in a table of {table.shape[0]} rows")
-    return (table[index] * words).sum(1, dtype=torch.int64)
+    rows = torch.remainder(positions >> drop, table.shape[0])
+    total = (table.index_select(0, rows) * words).sum(1, dtype=torch.int64) + constant
+    return total if start is None else total + (start << raised)
 
 
 def truncated(

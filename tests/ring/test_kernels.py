@@ -137,25 +137,20 @@ def test_packed(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=40)
-@given(st.integers(0, 20), st.integers(1, 9), st.integers(0, 12), seeds)
-def test_harmonic_sum(backend: str, n: int, p: int, w: int, seed: int) -> None:
-    index = words(seed, n) % p
+@given(st.integers(0, 20), st.integers(1, 9), st.integers(0, 12), st.integers(0, 40), seeds)
+def test_harmonic_sum(backend: str, n: int, p: int, w: int, drop: int, seed: int) -> None:
+    positions, start = words(seed, n), words(seed + 3, n)
     table, factors = words(seed + 1, p, w), words(seed + 2, n, w)
-    expected = [
-        wrapped(sum(x * y for x, y in zip(table[i].tolist(), row.tolist(), strict=True)))
-        for i, row in zip(index.tolist(), factors, strict=True)
+    sums = [
+        sum(x * y for x, y in zip(table[(i >> drop) % p].tolist(), row.tolist(), strict=True))
+        for i, row in zip(positions.tolist(), factors, strict=True)
     ]
     with using(backend):
-        assert harmonic_sum(index, table, factors).tolist() == expected
+        found = harmonic_sum(positions, table, factors, drop=drop)
+        assert found.tolist() == [wrapped(x) for x in sums]
         strided = table.T.contiguous().T, factors.T.contiguous().T
-        assert harmonic_sum(index, *strided).tolist() == expected
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("bad", [-1, 3, 2**62])
-def test_harmonic_sum_refuses_a_wrong_index(backend: str, bad: int) -> None:
-    with using(backend), pytest.raises(IndexError, match="3 rows"):
-        harmonic_sum(torch.tensor([0, bad]), words(1, 3, 2), words(2, 2, 2))
+        more = harmonic_sum(positions, *strided, drop=drop, start=start, raised=5, constant=-7)
+        assert more.tolist() == [wrapped(x + 32 * y - 7) for x, y in zip(sums, start.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
