@@ -111,10 +111,8 @@ class Lowering:
             weight = model.weights[node.parameters[0]]
             room = ROOM // 2 if self._feeds_scores(node) else ROOM
             x = yield from self._reduced(x, room - weight.frac, bits.activation)
-            y = yield from linear(x, weight)
-            if len(node.parameters) == 1:
-                return y
-            return y.local(y.share + model.offsets[node.parameters[1]].at(y.frac).share)
+            offset = model.offsets[node.parameters[1]] if len(node.parameters) > 1 else None
+            return (yield from linear(x, weight, offset=offset))
         if isinstance(op, ir.LayerNorm):
             result = yield from self._norm(op, node, x, model)
             if bits.truncation == "local":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -28,8 +27,6 @@ OVERRIDE = "SECFORMER_RT_KERNELS"
 
 # Linux on x86-64: the system call's number, its request, and the state that the request is for.
 _ARCH_PRCTL, _ASK_FOR_STATE, _TILES = 158, 0x1023, 18
-
-_LARGE = 4 << 20  # bytes from which on numpy asks for huge pages
 
 _NUMPY_TYPES = {
     torch.int64: np.int64,
@@ -151,8 +148,9 @@ def any_meta(*tensors: Tensor) -> bool:
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor of a type that the ring uses, on huge pages where the system has them to offer.
 
-    numpy asks for huge pages for large arrays and torch does not; first touches then cost far less.
+    numpy asks for huge pages for large arrays and torch does not; first touches then cost far less. Nor does it
+    let go of the interpreter, for which other threads of a party wait.
     """
-    if math.prod(shape) * dtype.itemsize < _LARGE:
+    if 0 in shape:
         return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(np.empty(tuple(shape), _NUMPY_TYPES[dtype]))
