@@ -117,6 +117,7 @@ def _multiply_panel(
 @compile_now(
     "void(int64, int64, int64, int64, boolean, int64[:, :, :], int64[:, :, :], int64[::1], int64[:, :, ::1])",
     "void(int64, int64, int64, int64, boolean, int32[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1])",
+    "void(int64, int64, int64, int64, boolean, int64[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1])",
 )
 def multiply(
     tile: int, pack: int, tile_rows: int, tile_columns: int, dots: bool, a: Words, b: Words, panels: Words,
@@ -130,7 +131,7 @@ def multiply(
         tile_rows: height of the tile.
         tile_columns: width of the tile.
         dots: whether the tile takes the words' halves.
-        a: (G, M, K), of any strides.
+        a: (G, M, K), of any strides; of the type of the others, or int64.
         b: (G, K, N), of any strides; not used if panels are given.
         panels: one packed B for the whole batch, as ``kernels.pack`` lays it out, or empty.
         c: out, (G, M, N).

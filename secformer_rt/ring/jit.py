@@ -148,8 +148,8 @@ def any_meta(*tensors: Tensor) -> bool:
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor of a type that the ring uses, on huge pages where the system has them to offer.
 
-    numpy asks for huge pages for large arrays and torch does not; first touches then cost far less. Nor does it
-    let go of the interpreter, for which other threads of a party wait.
+    numpy asks for huge pages for large arrays and torch does not; first touches then cost far less. Nor does
+    it let go of the interpreter, for which other threads of a party wait.
     """
     if 0 in shape:
         return torch.empty(shape, dtype=dtype)

@@ -63,15 +63,15 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     Args:
         a: (..., M, K) int64 or int32.
-        b: (..., K, N) of the same type, with batch dimensions that broadcast against a's.
+        b: (..., K, N) of the same type, or int32, with batch dimensions that broadcast against a's.
 
     Returns:
-        (..., M, N) of that type, contiguous.
+        (..., M, N) of b's type, contiguous.
 
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_numbers(a, b)
+    _check_factors(a, b)
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"cannot multiply {tuple(a.shape)} by {tuple(b.shape)}")
     try:
@@ -80,9 +80,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"batches do not fit: {tuple(a.shape)} by {tuple(b.shape)}") from None
     shape = (*batch, a.shape[-2], b.shape[-1])
     if any_meta(a, b):
-        return torch.empty(shape, dtype=a.dtype, device="meta")
+        return torch.empty(shape, dtype=b.dtype, device="meta")
     if not compiled():
-        return torch.matmul(a, b)
+        return torch.matmul(a.to(b.dtype), b)
     if b.ndim == 2:
         # One B for the whole batch: its rows may as well be rows of one tall A.
         return _multiply(
@@ -114,25 +114,25 @@ def matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
     """A @ B for a packed B, modulo 2^64 or 2^32.
 
     Args:
-        a: (..., M, K) of B's type; a vector (K,) is one row.
+        a: (..., M, K) of B's type, or int64; a vector (K,) is one row.
         packed: B, (K, N).
 
     Returns:
-        (..., M, N) of that type, contiguous.
+        (..., M, N) of B's type, contiguous.
 
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_numbers(a, packed.data)
+    _check_factors(a, packed.data)
     if a.ndim < 1 or a.shape[-1] != packed.rows:
         raise ValueError(f"cannot multiply {tuple(a.shape)} by {packed.shape}")
     shape = (*a.shape[:-1], packed.columns)
     if any_meta(a, packed.data):
-        return torch.empty(shape, dtype=a.dtype, device="meta")
+        return torch.empty(shape, dtype=packed.data.dtype, device="meta")
     if packed.layout is Backend.PLAIN:
-        return torch.matmul(a, packed.data)
+        return torch.matmul(a.to(packed.data.dtype), packed.data)
     left = a.reshape(1, math.prod(a.shape[:-1]), packed.rows)
-    return _multiply(left, left[:, :0], packed, packed.layout).view(shape)
+    return _multiply(left, packed.data.new_empty((1, 0, 0)), packed, packed.layout).view(shape)
 
 
 def harmonic_sum(
@@ -260,10 +260,15 @@ def _products(layout: Backend) -> ModuleType:
 
 def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend) -> Tensor:
     """(G, M, K) times (G, K, N), or times a packed matrix; the backend is a compiled one."""
-    out = empty((a.shape[0], a.shape[1], packed.columns if packed else b.shape[-1]), a.dtype)
-    panels = packed.data if packed else a.new_empty(0)
+    out = empty((a.shape[0], a.shape[1], packed.columns if packed else b.shape[-1]), b.dtype)
+    panels = packed.data if packed else b.new_empty(0)
     _products(layout).multiply(a, b, panels, out, layout)
     return out
+
+
+def _check_factors(a: Tensor, b: Tensor) -> None:
+    if a.dtype != torch.int64 or b.dtype != torch.int32:
+        _check_numbers(a, b)
 
 
 def _check_numbers(*tensors: Tensor) -> None:

@@ -24,7 +24,7 @@ DEPTH = 64
 UNIT = ROWS * DEPTH
 
 # Where in the array of addresses each function's is.
-SPLIT, INTERLEAVE, MULTIPLY, CONFIGURE, RELEASE, PALETTE = range(6)
+SPLIT, SPLIT_WORDS, INTERLEAVE, MULTIPLY, CONFIGURE, RELEASE, PALETTE = range(7)
 
 # Words of the room that a product works in: a block of A, a panel of B, a unit to fill up, sums.
 PANEL_AT = BLOCK_ROWS * BLOCK_DEPTH
@@ -35,19 +35,34 @@ ROOM = SUMS_AT + UNIT
 
 @inlined
 def _unit(
-    lay_out: int, x: Words, row: int, rows: int, column: int, columns: int, out: Words, out_at: int,
-    room: Words,
+    lay_out: int, wide: int, x: Words, row: int, rows: int, column: int, columns: int, out: Words,
+    out_at: int, room: Words,
 ) -> None:  # fmt: skip
-    """Lay out ``rows`` x ``columns`` words of a matrix; what lies beyond it is zero."""
+    """Lay out ``rows`` x ``columns`` words of a matrix; what lies beyond it is zero.
+
+    ``wide`` lays out words that are longer than those of the room.
+    """
     item = x.itemsize
     if row + rows <= x.shape[0] and column + columns <= x.shape[1] and x.strides[1] == item:
-        call(lay_out, (x, row * (x.strides[0] // item) + column, x.strides[0], out, out_at))
+        direct = lay_out if item == room.itemsize else wide
+        call(direct, (x, row * (x.strides[0] // item) + column, x.strides[0], out, out_at))
         return
     room[SPARE_AT : SPARE_AT + UNIT] = 0
     for i in range(min(rows, x.shape[0] - row)):
         for j in range(min(columns, x.shape[1] - column)):
             room[SPARE_AT + i * columns + j] = x[row + i, column + j]
-    call(lay_out, (room, SPARE_AT, columns * item, out, out_at))
+    call(lay_out, (room, SPARE_AT, columns * room.itemsize, out, out_at))
+
+
+@inlined
+def _panel(
+    interleave: int, b: Words, start: int, depth: int, column: int, out: Words, out_at: int, room: Words
+) -> int:
+    """Lay out a panel of B; returns where it ends."""
+    for k in range(start, start + depth, DEPTH):
+        _unit(interleave, interleave, b, k, DEPTH, column, ROWS, out, out_at, room)
+        out_at += UNIT
+    return out_at
 
 
 @inlined
@@ -85,21 +100,20 @@ def pack(functions: Words, b: Words, out: Words, room: Words) -> None:
     for start in range(0, b.shape[0], BLOCK_DEPTH):
         end = min(b.shape[0], start + BLOCK_DEPTH)
         for column in range(0, b.shape[1], ROWS):
-            for k in range(start, end, DEPTH):
-                _unit(functions[INTERLEAVE], b, k, DEPTH, column, ROWS, out, at, room)
-                at += UNIT
+            at = _panel(functions[INTERLEAVE], b, start, end - start, column, out, at, room)
 
 
 @compile_now(
     "void(int64[::1], int64[:, :, :], int64[:, :, :], int64[::1], int64[:, :, ::1], int64[::1])",
     "void(int64[::1], int32[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1], int32[::1])",
+    "void(int64[::1], int64[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1], int32[::1])",
 )
 def multiply(functions: Words, a: Words, b: Words, panels: Words, c: Words, room: Words) -> None:
     """C = A @ B for every matrix of a batch.
 
     Args:
         functions: their addresses.
-        a: (G, M, K), of any strides.
+        a: (G, M, K), of any strides; of the type of the others, or int64.
         b: (G, K, N), of any strides; not used if panels are given.
         panels: one packed B for the whole batch, as :func:`pack` lays it out, or empty.
         c: out, (G, M, N).
@@ -107,6 +121,7 @@ def multiply(functions: Words, a: Words, b: Words, panels: Words, c: Words, room
     """
     height, columns, depth = c.shape[1], c.shape[2], a.shape[2]
     padded_columns = (columns + ROWS - 1) // ROWS * ROWS
+    split, wide = functions[SPLIT], functions[SPLIT_WORDS]
     call(functions[CONFIGURE], (functions, PALETTE))
     for g in range(c.shape[0]):
         for top in range(0, height, BLOCK_ROWS):
@@ -117,23 +132,12 @@ def multiply(functions: Words, a: Words, b: Words, panels: Words, c: Words, room
                 at = 0
                 for row in range(top, bottom, ROWS):
                     for k in range(start, start + part, DEPTH):
-                        _unit(functions[SPLIT], a[g], row, ROWS, k, DEPTH, room, at, room)
+                        _unit(split, wide, a[g], row, ROWS, k, DEPTH, room, at, room)
                         at += UNIT
                 for column in range(0, columns, ROWS):
                     at = start * padded_columns + column * part
                     if not panels.size:
-                        for k in range(0, part, DEPTH):
-                            _unit(
-                                functions[INTERLEAVE],
-                                b[g],
-                                start + k,
-                                DEPTH,
-                                column,
-                                ROWS,
-                                room,
-                                PANEL_AT + ROWS * k,
-                                room,
-                            )
+                        _panel(functions[INTERLEAVE], b[g], start, part, column, room, PANEL_AT, room)
                     for row in range(top, bottom, ROWS):
                         a_at = (row - top) * part
                         if panels.size:

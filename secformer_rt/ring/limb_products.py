@@ -33,7 +33,8 @@ def prepare(_layout: Backend, dtype: torch.dtype) -> CompiledUnits:
 @functools.cache
 def _compiled(size: int) -> CompiledUnits:
     functions = (
-        compiled_function(lambda builder, *x: limbs.split(Code(builder), size, *x), 3),
+        compiled_function(lambda builder, *x: limbs.split(Code(builder), size, size, *x), 3),
+        compiled_function(lambda builder, *x: limbs.split(Code(builder), size, 8, *x), 3),
         compiled_function(lambda builder, *x: limbs.interleave(Code(builder), size, *x), 3),
         compiled_function(lambda builder, *x: limbs.multiply(Code(builder), size, *x), 6),
         compiled_function(lambda builder, palette: limbs.configure(Code(builder), palette), 1),
@@ -53,8 +54,8 @@ def pack(b: Tensor, _layout: Backend) -> Tensor:
 
 def multiply(a: Tensor, b: Tensor, panels: Tensor, out: Tensor, _layout: Backend) -> None:
     """Write a (G, M, K) times b (G, K, N), or times panels if there are any, to out (G, M, N)."""
-    addresses = _compiled(a.itemsize).addresses
-    room = _room(a.dtype)
+    addresses = _compiled(out.itemsize).addresses
+    room = _room(out.dtype)
     limb_gemm.multiply(addresses, as_array(a), as_array(b), as_array(panels), out.numpy(), room)
 
 

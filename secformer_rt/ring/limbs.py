@@ -43,14 +43,14 @@ def release(code: Code) -> None:
     _instruct(code, "tilerelease")
 
 
-def split(code: Code, size: int, source: Any, stride: Any, out: Any) -> None:
-    """Lay out a unit of A, whose rows are ``stride`` bytes apart."""
+def split(code: Code, size: int, given: int, source: Any, stride: Any, out: Any) -> None:
+    """Lay out a unit of A of words of ``given`` bytes, whose rows are ``stride`` bytes apart."""
     b = code.builder
-    words, limbs = ir.VectorType(ir.IntType(8 * size), DEPTH), ir.VectorType(_BYTE, DEPTH)
+    words, limbs = ir.VectorType(ir.IntType(8 * given), DEPTH), ir.VectorType(_BYTE, DEPTH)
 
     def step(carried: list[Any]) -> list[Any]:
         source_at, out_at = carried
-        row = b.load(code.at(source_at, 0, words), align=size)
+        row = b.load(code.at(source_at, 0, words), align=given)
         for limb in range(size):
             part = b.trunc(b.lshr(row, ir.Constant(words, [8 * limb] * DEPTH)), limbs)
             b.store(part, code.at(out_at, MATRIX * limb, limbs), align=DEPTH)

@@ -46,7 +46,7 @@ def pack(b: Tensor, layout: Backend) -> Tensor:
 
 def multiply(a: Tensor, b: Tensor, panels: Tensor, out: Tensor, layout: Backend) -> None:
     """Write a (G, M, K) times b (G, K, N), or times panels if there are any, to out (G, M, N)."""
-    compiled = prepare(layout, a.dtype)
+    compiled = prepare(layout, out.dtype)
     gemm.multiply(
         compiled.multiply.address,
         compiled.pack.address,

@@ -106,6 +106,11 @@ def test_strided_operands(backend: str) -> None:
         for x, y in pairs:
             assert torch.equal(matmul(x, y), native_matmul(x, y))
             assert torch.equal(matmul_packed(x, pack(y[0])), native_matmul(x, y[0]))
+            half = y.to(torch.int32)
+            for left in (x, x.to(torch.int32)):
+                product = matmul(left, half)
+                assert torch.equal(product, native_matmul(x, y).to(torch.int32))
+                assert torch.equal(matmul_packed(left, pack(half[0])), native_matmul(x, y[0]).to(torch.int32))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
