@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secformer_rt.ring.bit_planes import Monomials, chunk_lookup, masked_products, pack_bits, unpack_bits
+from secformer_rt.ring.bit_planes import (
+    Monomials,
+    bit_plane,
+    chunk_lookup,
+    masked_products,
+    pack_bits,
+    unpack_bits,
+)
 from tests.ring.helpers import BACKENDS, using, words
 
 seeds = st.integers(0, 2**32)
@@ -27,6 +34,18 @@ def test_bits_of_any_shape() -> None:
     bits = (words(3, 5, 7) & 1).to(torch.uint8)
     assert torch.equal(unpack_bits(pack_bits(bits.T), (7, 5)), bits.T)
     assert pack_bits(torch.tensor(1, dtype=torch.uint8)).tolist() == [128]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bit", [0, 5, 31, 63])
+def test_one_bit_of_every_word(backend: str, bit: int) -> None:
+    values = words(bit, 3, 1001)
+    with using(backend):
+        found = bit_plane(values.T, bit)
+        assert bit_plane(values.to("meta"), bit).shape == found.shape
+        with pytest.raises(TypeError, match="int64"):
+            bit_plane(values.to(torch.int32), bit)
+    assert torch.equal(found, pack_bits((values.T >> bit & 1).to(torch.uint8)))
 
 
 def slow_lookup(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secformer_rt.ring.words import add, add_product, row_squares
+from secformer_rt.ring.words import add, add_product, add_rows, row_squares
 from tests.ring.helpers import BACKENDS, using, words
 
 
@@ -22,6 +22,18 @@ def test_sums_with_a_product(backend: str) -> None:
     with using(backend):
         found = add_product(x, y, z)
     assert torch.equal(found, x + y * z)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_sums_with_a_row(backend: str, dtype: torch.dtype) -> None:
+    x, y, row = words(1, 4, 2, 6), words(2, 4, 2, 6).to(dtype), words(3, 6)
+    with using(backend):
+        found = add_rows(x.transpose(0, 1), y.transpose(0, 1), row)
+        assert add_rows(x.to("meta"), y, row).shape == x.shape
+        with pytest.raises(ValueError, match="row of shape"):
+            add_rows(x, y, row[1:])
+    assert torch.equal(found, (x + y + row).transpose(0, 1)) and found.dtype == torch.int64
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
