@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from secformer_rt.ring.jit import backend
-
-if backend().value == "plain":
-    pytest.skip("needs numba", allow_module_level=True)
+pytest.importorskip("llvmlite")
 
 from secformer_rt.ring import limbs
 
