@@ -30,7 +30,7 @@ def test_sums_with_a_row(backend: str, dtype: torch.dtype) -> None:
     x, y, row = words(1, 4, 2, 6), words(2, 4, 2, 6).to(dtype), words(3, 6)
     with using(backend):
         found = add_rows(x.transpose(0, 1), y.transpose(0, 1), row)
-        assert add_rows(x.to("meta"), y, row).shape == x.shape
+        assert add_rows(x.to("meta"), y.to("meta"), row.to("meta")).shape == x.shape
         with pytest.raises(ValueError, match="row of shape"):
             add_rows(x, y, row[1:])
     assert torch.equal(found, (x + y + row).transpose(0, 1)) and found.dtype == torch.int64
