@@ -141,7 +141,7 @@ def _orders(size: int, first: int) -> list[tuple[Any, ...]]:
     for i in range(size):
         row = [j for j in range(size) if first <= i + j < first + SUMS]
         # Back and forth, so that a row begins with what the last one ended with.
-        pairs += [(i, j) for j in (reversed(row) if i % 2 else row)]
+        pairs += [(i, j) for j in (row if i % 2 else reversed(row))]
     held: dict[tuple[bool, int], int] = {}
     free = list(range(SUMS, 2 * SUMS))
     orders: list[tuple[Any, ...]] = []
