@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import logging
 import traceback
 from collections.abc import Iterator, Sequence
@@ -138,7 +139,9 @@ def test_what_holds_shares_does_not_print_them() -> None:
         Bits(planes, (8,)),
     )
     for holder in holders:
-        assert "123456" not in repr(holder) and "201" not in repr(holder)
+        # An address may have any digits in it.
+        shown = re.sub(r" at 0x[0-9a-f]+", "", repr(holder))
+        assert "123456" not in shown and "201" not in shown
 
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="no such files on this system")
