@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import re
 import logging
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
