@@ -37,7 +37,7 @@ class Tile:
 
 
 class Code:
-    """Emits addresses and loops into a function under construction."""
+    """Emits addresses, instructions and loops into a function under construction."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
@@ -46,6 +46,22 @@ class Code:
         """A pointer to what lies ``offset`` bytes after an address."""
         moved = self.builder.add(address, WORD(offset))
         return self.builder.inttoptr(moved, kind.as_pointer())
+
+    def intrinsic(self, name: str, result: Any, *operands: Any) -> Any:
+        """Call one of LLVM's own functions, which stand for instructions of a processor."""
+        module = self.builder.module
+        function = module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(result, [operand.type for operand in operands])
+            function = ir.Function(module, kind, name)
+        return self.builder.call(function, operands)
+
+    def spread(self, word: Any, vector: Any) -> Any:
+        """A word in every lane of a vector of this type."""
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, word, HALF(0))
+        everywhere = ir.Constant(ir.VectorType(HALF, vector.count), None)
+        return self.builder.shuffle_vector(first, undefined, everywhere)
 
     def loop(
         self, name: str, trips: Any, starts: list[Any], step: Callable[[list[Any]], list[Any]]
@@ -83,12 +99,8 @@ class Emitter(Code):
 
     def broadcast(self, address: Any, offset: int) -> Any:
         """The word there, in every lane."""
-        undefined = ir.Constant(self.vector, ir.Undefined)
         align = 2 if self.tile.dots else self.tile.size
-        word = self.builder.load(self.at(address, offset, self.word), align=align)
-        first = self.builder.insert_element(undefined, word, HALF(0))
-        lanes = ir.Constant(ir.VectorType(HALF, self.tile.lanes), None)
-        return self.builder.shuffle_vector(first, undefined, lanes)
+        return self.spread(self.builder.load(self.at(address, offset, self.word), align=align), self.vector)
 
     def places(self, address: Any) -> list[Any]:
         """Pointers to the vectors of a row of the tile."""
@@ -122,12 +134,9 @@ class Emitter(Code):
         """Add the products of the low halves and those of the high halves to a vector of sums."""
         b, lanes = self.builder, self.tile.lanes
         halves = ir.VectorType(QUARTER, 2 * lanes)
-        name = _DOTS[lanes]
-        products = b.module.globals.get(name)
-        if products is None:
-            products = ir.Function(b.module, ir.FunctionType(self.vector, [halves, halves]), name)
+        products = self.intrinsic(_DOTS[lanes], self.vector, b.bitcast(x, halves), b.bitcast(y, halves))
         # Where the processor has one instruction for both, LLVM takes it.
-        return b.add(total, b.call(products, [b.bitcast(x, halves), b.bitcast(y, halves)]))
+        return b.add(total, products)
 
     def low_halves(self, x: Any, y: Any) -> Any:
         """The low halves of x and the high halves of y."""

@@ -18,6 +18,9 @@ extending: Any = importlib.import_module("numba.extending")
 BLOCK = 2048  # words at a time, a multiple of 64
 PLANE_BLOCK = 2048  # bytes of every plane at a time
 
+# Times this, eight 0/1 bytes leave their bits in the top byte, the first byte's bit on top.
+GATHER = np.uint64(0x8040201008040201)
+
 # Where in the array of addresses each function's is; in a table, the word that says where a last lane begins.
 READ, READ_SUM, WRITE, WRITE_SUM, WRITE_DIFFERENCE = range(5)
 LAST = 3
@@ -45,8 +48,6 @@ def chunk_lookup(
         eq: out, of the same shape.
     """
     ones = np.uint64(0x0101010101010101)
-    # Times this, eight 0/1 bytes leave their bits in the top byte, the first byte's bit on top.
-    gather = np.uint64(0x8040201008040201)
     # The first entry, as the constant bit below it, goes to bit 0 and the rest follow.
     below = np.uint32(first)
     pairs = np.empty(BLOCK, np.uint8)
@@ -77,8 +78,8 @@ def chunk_lookup(
             some_lt, some_eq = lt[c, start // 8 :], eq[c, start // 8 :]
             for n in range(width):
                 above = eights[n] >> np.uint64(1)
-                some_lt[n] = ((above & ones) * gather) >> np.uint64(56)
-                some_eq[n] = (((above ^ eights[n]) & ones) * gather) >> np.uint64(56)
+                some_lt[n] = ((above & ones) * GATHER) >> np.uint64(56)
+                some_eq[n] = (((above ^ eights[n]) & ones) * GATHER) >> np.uint64(56)
 
 
 @compile_now("void(int64[::1], int64, uint8[::1])")
@@ -90,7 +91,6 @@ def bit_plane(words: NDArray[np.int64], bit: int, out: NDArray[np.uint8]) -> Non
         bit: 0 to 63.
         out: (ceil(N / 8),).
     """
-    gather = np.uint64(0x8040201008040201)  # as in chunk_lookup
     flags = np.empty(BLOCK, np.uint8)
     for start in range(0, words.size, BLOCK):
         some = words[start : start + BLOCK]
@@ -100,7 +100,7 @@ def bit_plane(words: NDArray[np.int64], bit: int, out: NDArray[np.uint8]) -> Non
         flags[some.size : 8 * width] = 0
         eights, planes = flags.view(np.uint64), out[start // 8 :]
         for n in range(width):
-            planes[n] = (eights[n] * gather) >> np.uint64(56)
+            planes[n] = (eights[n] * GATHER) >> np.uint64(56)
 
 
 @compile_now("void(uint8[:, ::1], uint8[:, :, ::1], uint8[:, ::1])")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,34 +13,26 @@ from torch import Tensor
 from secformer_rt.ring import limb_gemm, limbs
 from secformer_rt.ring.emitter import Code
 from secformer_rt.ring.jit import Backend, as_array
-from secformer_rt.ring.native import compiled_function
+from secformer_rt.ring.native import Compiled, compile_functions
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledUnits:
-    """What lays out and multiplies units of words of one size."""
-
-    functions: tuple[Any, ...]
-    addresses: NDArray[np.int64]  # as ``limb_gemm`` reads them
-
-
-def prepare(_layout: Backend, dtype: torch.dtype) -> CompiledUnits:
-    """The compiled functions for a type of words."""
+def prepare(_layout: Backend, dtype: torch.dtype) -> Compiled:
+    """The compiled functions for a type of words, and after their addresses the palette."""
     return _compiled(dtype.itemsize)
 
 
 @functools.cache
-def _compiled(size: int) -> CompiledUnits:
-    functions = (
-        compiled_function(lambda builder, *x: limbs.split(Code(builder), size, size, *x), 3),
-        compiled_function(lambda builder, *x: limbs.split(Code(builder), size, 8, *x), 3),
-        compiled_function(lambda builder, *x: limbs.interleave(Code(builder), size, *x), 3),
-        compiled_function(lambda builder, *x: limbs.multiply(Code(builder), size, *x), 6),
-        compiled_function(lambda builder, palette: limbs.configure(Code(builder), palette), 1),
-        compiled_function(lambda builder: limbs.release(Code(builder)), 0),
+def _compiled(size: int) -> Compiled:
+    found = compile_functions(
+        (lambda builder, *x: limbs.split(Code(builder), size, size, *x), 3),
+        (lambda builder, *x: limbs.split(Code(builder), size, 8, *x), 3),
+        (lambda builder, *x: limbs.interleave(Code(builder), size, *x), 3),
+        (lambda builder, *x: limbs.multiply(Code(builder), size, *x), 6),
+        (lambda builder, palette: limbs.configure(Code(builder), palette), 1),
+        (lambda builder: limbs.release(Code(builder)), 0),
     )
     palette = np.frombuffer(limbs.PALETTE, np.int64)
-    return CompiledUnits(functions, np.array([*(f.address for f in functions), *palette], np.int64))
+    return Compiled(found.functions, np.concatenate([found.addresses, palette]))
 
 
 def pack(b: Tensor, _layout: Backend) -> Tensor:

@@ -166,9 +166,4 @@ def _orders(size: int, first: int) -> list[tuple[Any, ...]]:
 
 def _instruct(code: Code, name: str, *operands: Any) -> None:
     """Emit an instruction of the matrix unit, by LLVM's name."""
-    module, full = code.builder.module, f"llvm.x86.{name}"
-    function = module.globals.get(full)
-    if function is None:
-        kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
-        function = ir.Function(module, kind, full)
-    code.builder.call(function, operands)
+    code.intrinsic(f"llvm.x86.{name}", ir.VoidType(), *operands)

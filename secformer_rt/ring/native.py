@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.ir as ir  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
 
 numba: Any = importlib.import_module("numba")
 extending: Any = importlib.import_module("numba.extending")
@@ -64,3 +67,17 @@ def compiled_function(emit: Callable[..., None], count: int) -> Any:
         6: lambda a, b, c, d, e, f: emitted((a, b, c, d, e, f)),
     }
     return numba.cfunc(numba.void(*[numba.int64] * count))(with_arguments[count])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """Functions that a compiled loop finds by their place."""
+
+    functions: tuple[Any, ...]  # kept, so that the addresses stay good
+    addresses: NDArray[np.int64]
+
+
+def compile_functions(*emitted: tuple[Callable[..., None], int]) -> Compiled:
+    """:func:`compiled_function` of each pair of what emits it and its number of arguments."""
+    functions = tuple(compiled_function(emit, count) for emit, count in emitted)
+    return Compiled(functions, np.array([function.address for function in functions], np.int64))

@@ -10,7 +10,6 @@ bytes, and at least 4, for lanes to begin in bytes of their own.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.ir as ir  # type: ignore[import-untyped]
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from secformer_rt.ring.emitter import HALF, WORD, Code
 from secformer_rt.ring.jit import has
-from secformer_rt.ring.native import compiled_function
+from secformer_rt.ring.native import Compiled, compile_functions
 
 _GROUP, _LANE = 8, 16  # words of a group, bytes of a lane
 _WORDS, _PAIR = ir.VectorType(WORD, 4), ir.VectorType(WORD, 2)
@@ -28,19 +27,6 @@ _NOTHING = 0x80  # in a shuffle: a byte of zeros
 
 # Where a table has what: the bytes where lanes begin, the words' shifts, and shuffles of a group.
 _STARTS, _SHIFTS, _READ, _FIRST, _SECOND, _SHARED, _BACK, _NINTH, _PLACE, _END = 0, *range(32, 545, 64)
-
-
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """Functions of addresses, a number of groups, the bits of a word, and its table.
-
-    ``read(stream, out, groups, bits, table)`` and ``read_sum(stream, other, out, ...)`` write words, and read
-    to the end of the last lane. ``write(words, out, ...)``, ``write_sum(words, masks, out, ...)`` and
-    ``write_difference(words, masks, out, ...)`` write a stream, to the end of the last lane too.
-    """
-
-    functions: tuple[Any, ...]
-    addresses: NDArray[np.int64]
 
 
 def suits(bits: int) -> bool:
@@ -71,16 +57,20 @@ def table(bits: int) -> NDArray[np.int64]:
 
 
 @functools.cache
-def compile_streams() -> Streams:
-    """Compile the functions, in some tenths of a second."""
-    functions = (
-        compiled_function(lambda b, x, *rest: _read(Code(b), [x], *rest), 5),
-        compiled_function(lambda b, x, y, *rest: _read(Code(b), [x, y], *rest), 6),
-        compiled_function(lambda b, x, *rest: _write(Code(b), [x], False, *rest), 5),
-        compiled_function(lambda b, x, y, *rest: _write(Code(b), [x, y], False, *rest), 6),
-        compiled_function(lambda b, x, y, *rest: _write(Code(b), [x, y], True, *rest), 6),
+def compile_streams() -> Compiled:
+    """Functions of addresses, a number of groups, the bits of a word, and its table.
+
+    ``read(stream, out, groups, bits, table)`` and ``read_sum(stream, other, out, ...)`` write words, and read
+    to the end of the last lane. ``write(words, out, ...)``, ``write_sum(words, masks, out, ...)`` and
+    ``write_difference(words, masks, out, ...)`` write a stream, to the end of the last lane too.
+    """
+    return compile_functions(
+        (lambda b, x, *rest: _read(Code(b), [x], *rest), 5),
+        (lambda b, x, y, *rest: _read(Code(b), [x, y], *rest), 6),
+        (lambda b, x, *rest: _write(Code(b), [x], False, *rest), 5),
+        (lambda b, x, y, *rest: _write(Code(b), [x, y], False, *rest), 6),
+        (lambda b, x, y, *rest: _write(Code(b), [x, y], True, *rest), 6),
     )
-    return Streams(functions, np.array([f.address for f in functions], np.int64))
 
 
 def _read(code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, table: Any) -> None:
@@ -158,16 +148,11 @@ def _vectors(code: Code, table: Any, offset: int) -> list[Any]:
 def _kept(code: Code, bits: Any) -> Any:
     """The low bits, in every word of a vector."""
     b = code.builder
-    undefined = ir.Constant(_WORDS, ir.Undefined)
-    word = b.sub(b.shl(WORD(1), bits), WORD(1))
-    everywhere = ir.Constant(ir.VectorType(HALF, 4), None)
-    return b.shuffle_vector(b.insert_element(undefined, word, HALF(0)), undefined, everywhere)
+    return code.spread(b.sub(b.shl(WORD(1), bits), WORD(1)), _WORDS)
 
 
 def _shuffled(code: Code, words: Any, order: Any) -> Any:
     """The bytes of two lanes, each in an order of its own."""
-    b, name = code.builder, "llvm.x86.avx2.pshuf.b"
-    shuffle = b.module.globals.get(name)
-    if shuffle is None:
-        shuffle = ir.Function(b.module, ir.FunctionType(_BYTES, [_BYTES, _BYTES]), name)
-    return b.bitcast(b.call(shuffle, [b.bitcast(words, _BYTES), b.bitcast(order, _BYTES)]), _WORDS)
+    b = code.builder
+    lanes, places = b.bitcast(words, _BYTES), b.bitcast(order, _BYTES)
+    return b.bitcast(code.intrinsic("llvm.x86.avx2.pshuf.b", _BYTES, lanes, places), _WORDS)
