@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.protocols.core import Protocol, Secret
-from secformer_rt.protocols.lowering import Lowering, input_frac
+from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.fixed_point import decode, encode
 from secformer_rt.ring.prg import Prg, SecretSeed
@@ -27,9 +27,10 @@ from secformer_rt.scheduler.provisioning import (
     encode_input,
     encode_parameter,
     is_masked,
+    mask_input,
     masked_share,
 )
-from secformer_rt.scheduler.randomness import Material, parameter_mask
+from secformer_rt.scheduler.randomness import Material, parameter_mask, stream_key
 
 EXPANDED = 300_000  # bytes of shares that a server expands ahead: some, and not all
 
@@ -198,11 +199,15 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
     lowering = local.lowering
     plan = plan_graph(lowering)
     prg = fresh_prg()
-    shares, fracs = {}, {}
-    for wire in lowering.graph.inputs:
-        fracs[wire.name] = input_frac(wire, lowering.preset.fixed_point)
-        shares[wire.name] = share(encode_input(wire, inputs[wire.name], lowering.preset.fixed_point), prg)
     seeds, dealt = _deal(plan, local.mask)
+    masks, sent = plan.input_masks(), {}
+    for wire in lowering.graph.inputs:
+        words = encode_input(wire, inputs[wire.name], lowering.preset.fixed_point)
+        if wire.name in masks:
+            index, mask = masks[wire.name]
+            sent[wire.name] = [mask_input(words, mask, [stream_key(seed, index, 0) for seed in seeds])] * 2
+        else:
+            sent[wire.name] = share(words, prg)
     links = link_pair()
     backends: list[Any] = [None, None]
 
@@ -210,7 +215,12 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
         material = Material(plan, server, seeds[server], dealt[server])
         material.prepare(local.models[server], Slab(EXPANDED))
         backends[server] = ServerBackend(plan, material, links[server])
-        secrets = {name: Secret(server, s[server], fracs[name]) for name, s in shares.items()}
+        secrets = {}
+        for wire in lowering.graph.inputs:
+            words = sent[wire.name][server]
+            if wire.name in masks:
+                words = backends[server].masked_input(words, masks[wire.name][1])
+            secrets[wire.name] = lowering.input(wire, server, words)
         engine = Engine(backends[server])
         outputs = engine.run_graph(lowering, local.models[server], secrets, keep)
         assert plan.memory is not None

@@ -153,11 +153,15 @@ class DataOwner:
             links,
             _,
         ):
-            shares = SharesOut(links)
-            for number, wire in enumerate(graph.inputs):
-                shares.send(number, wire.name, encode_input(wire, inputs[wire.name], bits))
             # Server 1 is in step with server 0, and need not be watched as well.
             with located(OnlineOutline(plan), on_progress) as tell:
+                shares, masks = SharesOut(links), plan.input_masks()
+                for number, wire in enumerate(graph.inputs):
+                    words = encode_input(wire, inputs[wire.name], bits)
+                    if wire.name in masks:
+                        shares.send_masked(number, words, masks[wire.name][1])
+                    else:
+                        shares.send(number, wire.name, words)
                 first = await_report(links[0], tell)
                 reports = (first, await_report(links[1]))
             on_progress(Stage("output"))

@@ -44,9 +44,15 @@ class Offline:
         return [seed_tensor(self.seed), *self.material.kept()]
 
 
-def dealt(session: Session, plan: Plan, server: int, model: Model, slab: Slab | None = None) -> Offline:
-    """Ask the dealer; as corrections arrive, expand shares in a slab, and do the products without input."""
-    seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
+def dealt_seed(session: Session) -> SecretSeed:
+    """What the dealer gives first: the seed that it has in common with this server, in this run."""
+    return SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
+
+
+def dealt(
+    session: Session, seed: SecretSeed, plan: Plan, server: int, model: Model, slab: Slab | None = None
+) -> Offline:
+    """Have it all; as corrections arrive, expand shares in a slab, and do the products without input."""
     tell = teller(session.client, "offline", plan.dealer_bytes[server])
     incoming = Incoming(session.dealer, plan.dealer_bytes[server], tell)
     received = incoming.received

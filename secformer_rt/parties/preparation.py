@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from secformer_rt.parties.manifest import Manifest, Request
-from secformer_rt.parties.offline import dealt
+from secformer_rt.parties.offline import dealt, dealt_seed
 from secformer_rt.parties.report import PartyReport
 from secformer_rt.parties.session import Neighbours, open_session
 from secformer_rt.parties.stock import About, Stock
@@ -57,7 +57,7 @@ def prepare(
     description = request.model_dump_json().encode()
     whole = partial(_whole, stock, about.run_id)
     with whole(), open_session(around, client, mine, description) as session, whole(), torch.inference_mode():
-        offline = dealt(session, plan, around.index, model)
+        offline = dealt(session, dealt_seed(session), plan, around.index, model)
         with stock.keeping(about, offline.tensors()):
             _meet(session.peer)  # both have written it
         _meet(session.peer)  # both hold it

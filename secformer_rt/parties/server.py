@@ -32,7 +32,7 @@ from secformer_rt.parties.manifest import (
     parse,
 )
 from secformer_rt.parties.memory import give_back, given_back
-from secformer_rt.parties.offline import dealt, restored, seed_tensor, stored_bytes
+from secformer_rt.parties.offline import dealt, dealt_seed, restored, seed_tensor, stored_bytes
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.preparation import prepare
 from secformer_rt.parties.profile import Laps, Unprofiled, profiling
@@ -40,10 +40,10 @@ from secformer_rt.parties.rendezvous import Visit
 from secformer_rt.parties.report import OperationReport, PartyReport
 from secformer_rt.parties.room import Room
 from secformer_rt.parties.session import Neighbours, Session, open_session
-from secformer_rt.parties.shares import SharesIn, receive_words, send_words
+from secformer_rt.parties.shares import SharesIn, receive_words, send_words, tell_masks
 from secformer_rt.parties.teller import teller
 from secformer_rt.protocols.core import Secret
-from secformer_rt.protocols.lowering import Lowering, input_frac
+from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.ring.slab import Slab
@@ -231,19 +231,17 @@ class ComputeServer:
         server, graph = self._around.index, lowering.graph
         if session.taken is None:
             began = time.perf_counter()
-            offline = dealt(session, plan, server, model, slab)
+            seed = dealt_seed(session)
+            tell_masks(session.client, plan, seed)
+            offline = dealt(session, seed, plan, server, model, slab)
         else:
             offline = restored(plan, server, session.taken.tensors)
+            tell_masks(session.client, plan, offline.seed)
             offline.material.expand(slab)
-        shares = SharesIn(session.client, server)
-        inputs = {
-            wire.name: Secret(
-                server,
-                shares.receive(number, wire.name, wire.shape),
-                input_frac(wire, lowering.preset.fixed_point),
-            )
-            for number, wire in enumerate(graph.inputs)
-        }
+        backend = ServerBackend(
+            plan, offline.material, session.peer, teller(session.client, "online", plan.rounds)
+        )
+        inputs = _inputs(SharesIn(session.client, server), server, lowering, plan, backend)
         # Neither server starts the clock of the online phase before the other is ready for it.
         session.peer.send_control(wire_pb2.Accepted())
         session.peer.receive_control(wire_pb2.Accepted)
@@ -253,9 +251,6 @@ class ComputeServer:
         name = offline.seed.derive("name").reveal().hex()[:NAME_DIGITS]
         dealer_bytes = 0 if offline.dealer is None else offline.received
         say(logger, "offline done", seconds=ready - began, dealer_bytes=dealer_bytes, randomness=name)
-        backend = ServerBackend(
-            plan, offline.material, session.peer, teller(session.client, "online", plan.rounds)
-        )
         engine = Engine(backend)
         with _located(backend.ledger, plan.rounds):
             outputs = engine.run_graph(lowering, model, inputs)
@@ -281,6 +276,21 @@ class ComputeServer:
 
     def _report(self, session: Session, report: PartyReport) -> None:
         session.client.send_control(wire_pb2.Report(json=report.model_dump_json().encode()))
+
+
+def _inputs(
+    shares: SharesIn, server: int, lowering: Lowering, plan: Plan, backend: ServerBackend
+) -> dict[str, Secret]:
+    """What the client sends."""
+    found, masks = {}, plan.input_masks()
+    for number, wire in enumerate(lowering.graph.inputs):
+        if wire.name in masks:
+            _, mask = masks[wire.name]
+            words = backend.masked_input(shares.receive_masked(number, mask), mask)
+        else:
+            words = shares.receive(number, wire.name, wire.shape)
+        found[wire.name] = lowering.input(wire, server, words)
+    return found
 
 
 @contextmanager

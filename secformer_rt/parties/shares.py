@@ -1,13 +1,23 @@
-"""How a client's tensors reach the servers: one expands its shares from a seed, the other is sent its own."""
+"""How a client's tensors reach the servers: in shares, or under a mask of which each has told it its share.
+
+Of shares one server expands its own from a seed, and the other is sent its own.
+"""
 
 from __future__ import annotations
+
+from math import prod
 
 import torch
 from torch import Tensor
 
 from secformer_rt.graph.ir import Shape
-from secformer_rt.ring.buffers import as_bytes
+from secformer_rt.protocols.masking import Mask
+from secformer_rt.ring.buffers import as_bytes, as_tensor
+from secformer_rt.ring.packing import packed_size
 from secformer_rt.ring.prg import Prg, SecretSeed
+from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.provisioning import mask_input
+from secformer_rt.scheduler.randomness import stream_key
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 
@@ -29,6 +39,13 @@ class SharesOut:
         share = words - _expanded(self._seed, name, tuple(words.shape))
         self._servers[1].send(number, as_bytes(share))
 
+    def send_masked(self, number: int, words: Tensor, mask: Mask) -> None:
+        """Mask one tensor, and send it to both."""
+        keys = [SecretSeed(server.receive_control(wire_pb2.Seed).seed) for server in self._servers]
+        packed = as_bytes(mask_input(words, mask, keys))
+        for server in self._servers:
+            server.send(number, packed)
+
 
 class SharesIn:
     """A server's end."""
@@ -44,6 +61,16 @@ class SharesIn:
         if self._seed is not None:
             return _expanded(self._seed, name, shape)
         return receive_words(self._client, number, shape)
+
+    def receive_masked(self, number: int, mask: Mask) -> Tensor:
+        """The next tensor, masked and packed (uint8)."""
+        return as_tensor(self._client.receive(number, packed_size(prod(mask.shape), mask.bits)))
+
+
+def tell_masks(client: Link, plan: Plan, seed: SecretSeed) -> None:
+    """Tell a client the key of this server's share of each mask that is the client's."""
+    for index, _ in plan.input_masks().values():
+        client.send_control(wire_pb2.Seed(seed=stream_key(seed, index, 0).reveal()))
 
 
 def receive_words(link: Link, tag: int, shape: Shape) -> Tensor:

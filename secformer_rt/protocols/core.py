@@ -185,6 +185,14 @@ class Opened:
         return self.form.server
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Masked:
+    """What an input's owner has sent both servers: ``x + r`` for a dealt r of which it alone was told."""
+
+    wire: str
+    public: Tensor
+
+
 @dataclass(slots=True, repr=False)
 class Secret:
     """One server's share of a fixed-point tensor, additive modulo ``2^ring``."""
@@ -199,6 +207,7 @@ class Secret:
     whole: Opened | None = None  # the same, before it was split into heads
     coarse: Secret | None = None  # the same value with fewer fraction bits, from the same truncation
     mean: Secret | None = None  # along the last axis, where the next LayerNorm has to subtract it
+    masked: Masked | None = None  # of an input that came masked: ``share`` has no values then
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+from torch import Tensor
+
 from secformer_rt.graph import ir
 from secformer_rt.graph.causal import Hidden, hidden_scores
 from secformer_rt.graph.iterations import InverseKind
@@ -13,7 +16,7 @@ from secformer_rt.graph.ranges import Calibration, inverse_range, node_iteration
 from secformer_rt.protocols.activations import gelu, relu, sigmoid, tanh
 from secformer_rt.protocols.affine import affine
 from secformer_rt.protocols.causal import hide_future
-from secformer_rt.protocols.core import Protocol, Secret, parallel
+from secformer_rt.protocols.core import Masked, Protocol, Secret, parallel
 from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.layernorm import layer_norm
 from secformer_rt.protocols.linear import linear, secret_matmul
@@ -98,6 +101,19 @@ class Lowering:
         """The rings of its products."""
         return Rings(self.graph, self.preset, self.calibration)
 
+    def is_masked(self, wire: ir.Input) -> bool:
+        """Whether an input's owner masks it itself, since only a product with a table reads it."""
+        readers = self._readers(wire)
+        return bool(readers) and all(isinstance(reader.op, ir.Embed) for reader in readers)
+
+    def input(self, wire: ir.Input, server: int, words: Tensor) -> Secret:
+        """An input as a server has it: its share, or what the owner has masked."""
+        frac = input_frac(wire, self.preset.fixed_point)
+        if not self.is_masked(wire):
+            return Secret(server, words, frac)
+        nothing = torch.empty(wire.shape, dtype=torch.int64, device="meta")
+        return Secret(server, nothing, frac, masked=Masked(wire.name, words))
+
     def protocol(self, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret]:
         """The protocol that computes ``node`` from its input wires."""
         if isinstance(node.op, ir.Attend) and node.op.causal:
@@ -154,7 +170,7 @@ class Lowering:
         method = self.preset.comparison
         return (yield from layer_norm(x, gain, offset, choice, method, bounds, op.eps, bits))
 
-    def _readers(self, node: ir.Node) -> list[ir.Node]:
+    def _readers(self, node: ir.Node | ir.Input) -> list[ir.Node]:
         return [other for other in self.graph.nodes if node.name in other.inputs]
 
     def _feeds_scores(self, node: ir.Node) -> bool:

@@ -30,6 +30,7 @@ from secformer_rt.protocols.softmax import (
 )
 from secformer_rt.protocols.truncation import truncate_many, truncated_opening
 
+SCORE_FRAC = 8  # of scores that are squared: their errors average out over the keys
 QUAD_FRAC = 20  # of 2Quad's weights by eta
 QUAD_CONTEXT_FRAC = 18  # of their product with the values
 QUAD_RECIPROCAL_FRAC = 14  # of eta over the sum
@@ -70,6 +71,7 @@ def narrow_two_quad(
     Security: every opening is masked by :func:`open_masked` or a truncation.
     """
     exponent = deflation(iteration, bounds)
+    given = replace(given, frac=min(given.frac, SCORE_FRAC))
     square = 2 * given.frac
     matmul_ring = ring_for(QUAD_FRAC + given.values.frac, 2 * given.value_reach)
     shift = square + exponent - QUAD_FRAC

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import numpy as np
 import torch
@@ -60,6 +60,10 @@ class SecretSeed:
         """
         return SecretSeed(self._expand("seed", *info))
 
+    def key(self, purpose: str) -> SecretSeed:
+        """The key of one stream, for somebody who may read that one and no other: see :meth:`Prg.keyed`."""
+        return SecretSeed(self._expand("prg", purpose))
+
     def reveal(self) -> bytes:
         """The 32 bytes, for sending over a protected channel."""
         return self._secret
@@ -97,6 +101,13 @@ class Prg:
     def __init__(self, seed: SecretSeed, purpose: str) -> None:
         """Start the stream of a seed for a purpose."""
         self._stream = _keystream(seed._expand("prg", purpose))
+
+    @classmethod
+    def keyed(cls, key: SecretSeed) -> Self:
+        """Start the stream that this is the key of: see :meth:`SecretSeed.key`."""
+        prg = cls.__new__(cls)
+        prg._stream = _keystream(key.reveal())
+        return prg
 
     def fill(self, out: Tensor) -> Tensor:
         """Write the next bytes of the stream to the memory of a contiguous tensor, and return it."""

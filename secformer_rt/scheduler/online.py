@@ -11,8 +11,9 @@ from torch import Tensor
 from secformer_rt.errors import DesyncError, DivergedError
 from secformer_rt.protocols.core import Dealt, Open
 from secformer_rt.protocols.correlations import Correlation
+from secformer_rt.protocols.masking import Mask
 from secformer_rt.ring.buffers import as_bytes, as_tensor
-from secformer_rt.ring.packing import pack_words, unpack_sum
+from secformer_rt.ring.packing import pack_words, unpack_sum, unpack_words
 from secformer_rt.scheduler.engine import Label
 from secformer_rt.scheduler.ledger import Ledger
 from secformer_rt.scheduler.plan import Plan
@@ -40,6 +41,11 @@ class ServerBackend:
         self._plan, self._material, self._link = plan, material, link
         self._progress = progress
         self._transcript = Transcript()
+
+    def masked_input(self, packed: Tensor, mask: Mask) -> Tensor:
+        """An input that its owner has masked and packed (uint8), as if it had been opened."""
+        self._transcript.add(packed)
+        return unpack_words(packed, mask.shape, mask.bits)
 
     def deal(self, correlation: Correlation, label: Label) -> Dealt:
         """The next correlation of the plan."""
@@ -90,6 +96,10 @@ class ServerBackend:
         try:
             return self._link.receive(self._transcript.tag(number), total)
         except DivergedError as error:
+            if number == 0:
+                raise DesyncError(
+                    "The client has sent the servers different masked inputs: ask again."
+                ) from error
             label, _ = self.ledger.rounds[number - 1][0]
             raise DesyncError(
                 f"The servers have opened different values in round {number} of {self._plan.rounds},"

@@ -15,9 +15,11 @@ from secformer_rt.protocols.core import Dealt, Open, Protocol, Secret
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Source
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import HALF, Weight, WeightProduct
-from secformer_rt.protocols.lowering import Lowering, input_frac, parameter_frac
+from secformer_rt.protocols.lowering import Lowering, parameter_frac
+from secformer_rt.protocols.masking import Mask
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.kernels import pack
+from secformer_rt.ring.packing import packed_size
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.ledger import Ledger
 
@@ -81,17 +83,25 @@ class Plan:
     def payload(self, graph: Graph) -> dict[str, int]:
         """Payload bytes of one inference over every link, both directions together.
 
-        Server 0 expands its shares of the input from a seed; server 1 is sent its own. Both send the
-        client their share of the output.
+        Both are sent the inputs that the client masks. Of others server 0 expands its shares from a seed, and
+        server 1 is sent its own. Both send the client their share of the output.
         """
+        masks = self.input_masks()
         output = sum(8 * prod(graph.shapes[wire]) for wire in graph.outputs)
+        masked = sum(packed_size(prod(mask.shape), mask.bits) for _, mask in masks.values())
+        shared = sum(8 * prod(wire.shape) for wire in graph.inputs if wire.name not in masks)
         return {
             "server0_server1": 2 * self.server_bytes,
             "dealer_server0": self.dealer_bytes[0],
             "dealer_server1": self.dealer_bytes[1],
-            "client_server0": output,
-            "client_server1": output + sum(8 * prod(wire.shape) for wire in graph.inputs),
+            "client_server0": output + masked,
+            "client_server1": output + masked + shared,
         }
+
+    def input_masks(self) -> dict[str, tuple[int, Mask]]:
+        """For each input that its owner masks itself: the number and the mask's description."""
+        found = ((index, deal.correlation) for index, deal in enumerate(self.deals))
+        return {mask.wire: (index, mask) for index, mask in found if isinstance(mask, Mask) and mask.wire}
 
     def corrections(self, server: int) -> Iterator[tuple[int, int, Field]]:
         """(deal, position, field) of everything that travels to one server, in order."""
@@ -185,11 +195,7 @@ def plan_graph(lowering: Lowering) -> Plan:
     planner = Planner()
     graph = lowering.graph
     inputs = {
-        wire.name: Secret(
-            0,
-            torch.empty(wire.shape, dtype=torch.int64, device="meta"),
-            input_frac(wire, lowering.preset.fixed_point),
-        )
+        wire.name: lowering.input(wire, 0, torch.empty(wire.shape, dtype=torch.int64, device="meta"))
         for wire in graph.inputs
     }
     engine = Engine(planner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,11 +14,13 @@ from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import HALF, Weight
 from secformer_rt.protocols.lowering import input_frac, parameter_frac
+from secformer_rt.protocols.masking import Mask
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.rings import is_centred
 from secformer_rt.ring.fixed_point import encode
 from secformer_rt.ring.kernels import pack
-from secformer_rt.ring.prg import SecretSeed
+from secformer_rt.ring.packing import pack_words
+from secformer_rt.ring.prg import Prg, SecretSeed, summed
 from secformer_rt.scheduler.randomness import parameter_mask
 
 
@@ -46,6 +50,18 @@ def encode_input(wire: Input, value: Tensor, bits: FixedPointBits) -> Tensor:
     if bits.rings == "narrow" and wire.centred:
         value = value - value.mean(-1, keepdim=True)
     return encode(value, input_frac(wire, bits))
+
+
+def mask_input(words: Tensor, mask: Mask, keys: Sequence[SecretSeed]) -> Tensor:
+    """What both servers are sent of an input that its owner masks (uint8): ``x + r``, packed.
+
+    Args:
+        words: x.
+        mask: of which r is.
+        keys: of each server's share of r.
+    """
+    first, second = (Prg.keyed(key) for key in keys)
+    return pack_words(words, mask.bits, summed(first, second, mask.shape, mask.bits))
 
 
 def is_masked(parameter: Parameter) -> bool:

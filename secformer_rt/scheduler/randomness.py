@@ -22,7 +22,16 @@ Place = Callable[[tuple[int, ...], torch.dtype], Tensor]  # gives memory to writ
 
 def stream(seed: SecretSeed, deal: int, position: int) -> Prg:
     """The keystream that a field has for its own."""
-    return Prg(seed, f"deal/{deal}/{position}")
+    return Prg(seed, _purpose(deal, position))
+
+
+def stream_key(seed: SecretSeed, deal: int, position: int) -> SecretSeed:
+    """The key of that, and of no other."""
+    return seed.key(_purpose(deal, position))
+
+
+def _purpose(deal: int, position: int) -> str:
+    return f"deal/{deal}/{position}"
 
 
 def expand(seed: SecretSeed, deal: int, position: int, item: Field, place: Place = empty) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from secformer_rt.parties import server as server_module
 from secformer_rt.parties.shares import SharesOut
+from secformer_rt.protocols.masking import Mask
 from secformer_rt.ring.prg import SecretSeed
 
 SEEN = 64  # words of each tensor
@@ -26,7 +27,8 @@ class Secrets:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.seeds: set[bytes] = set()
         self.words: set[int] = set()
-        made, sent, returned = SecretSeed.__init__, SharesOut.send, server_module.send_words
+        made, returned = SecretSeed.__init__, server_module.send_words
+        sent, sent_masked = SharesOut.send, SharesOut.send_masked
 
         def init(seed: SecretSeed, secret: bytes) -> None:
             made(seed, secret)
@@ -36,12 +38,17 @@ class Secrets:
             self.note(words - torch.zeros_like(words))
             sent(out, number, name, words)
 
+        def send_masked(out: SharesOut, number: int, words: Tensor, mask: Mask) -> None:
+            self.note(words)
+            sent_masked(out, number, words, mask)
+
         def give(link: object, tag: int, words: Tensor) -> None:
             self.note(words)
             returned(link, tag, words)  # type: ignore[arg-type]
 
         patch.setattr(SecretSeed, "__init__", init)
         patch.setattr(SharesOut, "send", send)
+        patch.setattr(SharesOut, "send_masked", send_masked)
         patch.setattr(server_module, "send_words", give)
 
     def note_seed(self, seed: bytes) -> None:

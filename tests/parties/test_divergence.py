@@ -11,6 +11,7 @@ from secformer_rt.clients.connection import Servers
 from secformer_rt.errors import DesyncError
 from secformer_rt.parties import server as server_module
 from secformer_rt.parties import shares
+from secformer_rt.protocols.masking import Mask
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.transport.link import Link
 from tests.clients.deployment import Small, padded_batch
@@ -54,6 +55,26 @@ def test_one_bit_in_any_round(
         )
         with pytest.raises(DesyncError, match=sentence):
             owner.infer(BATCH)
+    model.check(servers, model_id)
+
+
+def test_an_input_that_the_servers_see_differently(
+    servers: Servers, model: Small, model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received, seen = shares.SharesIn.receive_masked, []
+
+    def flipped(one: shares.SharesIn, number: int, mask: Mask) -> torch.Tensor:
+        packed = received(one, number, mask)
+        if not seen:
+            seen.append(number)
+            packed[0] ^= 1
+        return packed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shares.SharesIn, "receive_masked", flipped)
+        with pytest.raises(DesyncError, match="has sent the servers different masked inputs: ask again"):
+            model.owner(servers, model_id).infer(BATCH)
+    assert seen
     model.check(servers, model_id)
 
 

@@ -155,6 +155,8 @@ def test_shares_and_masked_weights_are_uniform(seen: Any) -> None:
     for view in seen[:3]:
         client = "model-owner" if view is seen[0] else "data-owner"
         check_uniform([np.frombuffer(b"".join(view.data["server1", client]), dtype=np.uint8)])
+    for view in seen[1:3]:  # a masked input is the same for both
+        assert view.data["server0", "data-owner"] == view.data["server1", "data-owner"][:1]
     for server, peer in (("server0", "server1"), ("server1", "server0")):
         check_uniform([np.frombuffer(b"".join(seen[0].data[server, peer]), dtype=np.uint8)])
 

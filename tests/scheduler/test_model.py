@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secformer_rt.graph.bert import EMBEDDINGS, MASK, POOL_WEIGHTS
+from secformer_rt.graph.bert import EMBEDDINGS, MASK, ONE_HOT, POOL_WEIGHTS
 from secformer_rt.graph.ir import AddRows, FirstToken, Graph, Input, MeanPool, Node, Parameter, ParameterKind
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.scheduler.ledger import Ledger, OpCost
@@ -67,7 +67,10 @@ def test_embedding_in_public_needs_no_table() -> None:
     private, public = (run_tiny("exact", e).outcome.plan for e in ("private", "public-tables"))
     assert ("embeddings", "embedding") in counts(private.ledger)
     assert ("embeddings", "embedding") not in counts(public.ledger)
-    assert private.server_bytes > public.server_bytes
+    # Whoever owns the rows masks them: nothing is opened for them.
+    assert private.server_bytes == public.server_bytes and private.rounds == public.rounds
+    assert private.dealer_bytes > public.dealer_bytes
+    assert list(private.input_masks()) == [ONE_HOT] and not public.input_masks()
 
 
 def pooled(nodes: tuple[Node, ...], inputs: dict[str, Tensor], parameters: dict[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from secformer_rt.errors import DesyncError
 from secformer_rt.graph.architecture import synthetic_architecture
-from secformer_rt.graph.bert import build_bert
+from secformer_rt.graph.bert import ONE_HOT, build_bert
 from secformer_rt.protocols.core import Open, Protocol, Secret
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.protocols.masking import open_masked
@@ -64,13 +64,14 @@ def test_the_payload_of_every_link() -> None:
     lowering = lowered("exact")
     plan = plan_graph(lowering)
     payload = plan.payload(lowering.graph)
-    inputs = sum(8 * torch.Size(wire.shape).numel() for wire in lowering.graph.inputs)
+    shapes = {wire.name: torch.Size(wire.shape).numel() for wire in lowering.graph.inputs}
+    masked, output = 8 * shapes.pop(ONE_HOT), 8 * 2 * 128
     assert payload == {
         "server0_server1": 2 * plan.server_bytes,
         "dealer_server0": plan.dealer_bytes[0],
         "dealer_server1": plan.dealer_bytes[1],
-        "client_server0": 8 * 2 * 128,
-        "client_server1": 8 * 2 * 128 + inputs,
+        "client_server0": output + masked,
+        "client_server1": output + masked + 8 * sum(shapes.values()),
     }
 
 
