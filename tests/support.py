@@ -174,7 +174,7 @@ def provision(lowering: Lowering, parameters: dict[str, Tensor]) -> LocalModel:
     models = [Model(), Model()]
     bits = lowering.preset.fixed_point
     for parameter in lowering.graph.parameters:
-        words = encode_parameter(lowering.graph, parameter, parameters[parameter.name], bits)
+        words = encode_parameter(lowering, parameter, parameters)
         shares = share(words, prg)
         public = None
         if is_masked(parameter):

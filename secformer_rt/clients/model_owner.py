@@ -80,12 +80,13 @@ def provision(
     """
     began = time.perf_counter()
     check_ranges(manifest)
-    graph, bits = manifest.parameters(), manifest.preset.fixed_point
+    lowering = manifest.provisioning()
+    graph = lowering.graph
     description = manifest.model_dump_json().encode()
     with servers.call("Provision", "model-owner", "provision", description, manifest) as (links, run_id):
         shares, outline = SharesOut(links), SharingOutline(graph.parameters)
         for number, parameter in enumerate(graph.parameters):
-            words = encode_parameter(graph, parameter, parameters[parameter.name], bits)
+            words = encode_parameter(lowering, parameter, parameters)
             shares.send(number, parameter.name, words)
             on_progress(outline.at("share", number + 1))
         # Server 1 is in step with server 0, and need not be watched as well.

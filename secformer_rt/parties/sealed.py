@@ -28,7 +28,7 @@ from secformer_rt.ring.buffers import as_bytes
 Shape = tuple[int, ...]
 Layout = Sequence[tuple[str, Shape]]
 
-VERSION: Final = 2
+VERSION: Final = 3
 HEADER_BYTES: Final = 16384
 CHECKSUM_BYTES: Final = 16
 _MAGIC: Final = b"SFRTKEPT"

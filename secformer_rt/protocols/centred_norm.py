@@ -9,12 +9,12 @@ from torch import Tensor
 
 from secformer_rt.graph.preset import Comparison, LayerNormChoice
 from secformer_rt.graph.ranges import iteration
-from secformer_rt.protocols.core import Opened, Protocol, Secret, deal, parallel
+from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, beside, deal
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.layernorm import OUTPUT_INT, Gain
 from secformer_rt.protocols.product import product
-from secformer_rt.protocols.rings import WORD
+from secformer_rt.protocols.rings import SIGN_AND_ROOM, WORD
 from secformer_rt.protocols.truncation import truncate_many, truncated_opening
 from secformer_rt.ring.words import row_squares
 
@@ -85,6 +85,7 @@ def centred_norm(
     ring: int,
     share: int,
     want_mean: bool,
+    folded: bool = False,
 ) -> Protocol[Secret]:
     """``(x - mean) / sqrt(var + eps) * gain + offset`` along the last axis, for a mean that is known.
 
@@ -104,6 +105,7 @@ def centred_norm(
         ring: in which matrices take it; 0 if none does.
         share: in which its shares are needed.
         want_mean: whether to add the result's own mean, ``mean``, for the next residual.
+        folded: whether the matrices that read it have taken over gain and offset: see :func:`_folded`.
 
     Cost: 2 rounds and those of the inverse root.
     Error: 2^-12 relative, and that of the inverse root.
@@ -128,18 +130,69 @@ def centred_norm(
         v, "rsqrt", choice.rsqrt, iteration(choice.rsqrt, bounds, "rsqrt"), bounds,
         frac=root_frac, input_frac=24, slope_frac=30, comparison=comparison,
     )  # fmt: skip
+    if folded:
+        forms = (opened.form, truncated_opening(root).form)
+        return (yield from _folded(*forms, gain, offset, frac, ring, share if want_mean else 0))
     total = x_frac + gain.frac + root_frac
     # Room for the result, for the ring that its opening must leave, and for a row's sum if that is wanted.
     modulo = min(WORD, total + max(OUTPUT_INT + 2, ring - frac, half + MEAN_INT + 2 if want_mean else 0))
-    forms = (opened.form, gain.form(x.server), truncated_opening(root).form)
-    result = yield from product(*(replace(form, ring=modulo) for form in forms))
+    factors = (opened.form, gain.form(x.server), truncated_opening(root).form)
+    result = yield from product(*(replace(form, ring=modulo) for form in factors))
     result = result.local(result.share + offset.at(total).share)
     if not want_mean:
         (rounded,) = yield from truncate_many(result, (frac,), share)
         return rounded
-    sums = Secret(x.server, result.share.sum(-1, keepdim=True), total + half, modulo)
-    (rounded,), (average,) = yield from parallel(
-        truncate_many(result, (frac,), share), truncate_many(sums, (MEAN_FRAC,))
-    )
-    rounded.mean = average.local(average.share * round(2**MEAN_FRAC / scale), 2 * MEAN_FRAC)
+    mean_of_result = yield from beside(_mean(result))
+    (rounded,) = yield from truncate_many(result, (frac,), share)
+    rounded.mean = mean_of_result
     return rounded
+
+
+def _folded(
+    deviation: Form, root: Form, gain: Gain, offset: Secret, frac: int, ring: int, share: int
+) -> Protocol[Secret]:
+    """``y = u gain + offset`` for a residual, and ``u = deviation root`` for matrices.
+
+    The truncation of u opens it, modulo ``2^K``, which is enough for the matrices and for y and its sum: no
+    wrap of the opening matters, so that y takes one dealt product, and u takes four.
+
+    Args:
+        deviation: of the rows from their mean.
+        root: the inverse root of their variance.
+        gain: gamma.
+        offset: beta.
+        frac: fraction bits of u.
+        ring: in which matrices take u.
+        share: in which the residual takes y; 0 if there is none, and y has no values then.
+
+    Cost: 1 round. The result's mean is opened in the next one, beside whatever follows.
+    Security: both openings are truncations'.
+    """
+    half = offset.shape[-1].bit_length() - 1
+    result_frac = frac + gain.frac
+    needed = frac + OUTPUT_INT + SIGN_AND_ROOM
+    if share:
+        needed = max(needed, share, result_frac + max(OUTPUT_INT, half + MEAN_INT) + SIGN_AND_ROOM)
+    cut = deviation.frac + root.frac - frac
+    modulo = min(WORD, max(needed, ring) + cut)
+    normal = yield from product(*(replace(form, ring=modulo) for form in (deviation, root)))
+    (normal,) = yield from truncate_many(normal, (frac,), modulo - cut, shares=False)
+    if not share:
+        return Secret(normal.server, normal.share, frac, normal.ring, normal=normal)
+    gains = replace(gain.form(normal.server), ring=normal.ring)
+    y = yield from product(truncated_opening(normal).form, gains)
+    y = y.local(y.share + offset.at(result_frac).share)
+    y.normal, y.mean = normal, (yield from beside(_mean(y)))
+    return y
+
+
+def _mean(x: Secret) -> Protocol[Secret]:
+    """Of every row; the rows' sums fit x's ring.
+
+    Cost: 1 round; a ring element a row each way.
+    """
+    size = x.shape[-1]
+    half = size.bit_length() - 1
+    sums = Secret(x.server, x.share.sum(-1, keepdim=True), x.frac + half, x.ring)
+    (average,) = yield from truncate_many(sums, (MEAN_FRAC,))
+    return average.local(average.share * round(2 ** (MEAN_FRAC + half) / size), 2 * MEAN_FRAC)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -93,7 +93,28 @@ class Parallel:
     op: str | None = None
 
 
-Request = Deal | Open | Wait | Parallel
+@dataclass(slots=True, repr=False, eq=False)
+class Later(Generic[T]):
+    """The result of a protocol that runs on beside the one that has started it; None until it has ended."""
+
+    result: T | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Start a protocol and go on. Answered at once with :class:`Later`."""
+
+    protocol: Protocol[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Resume when a protocol that was started beside this one has ended. Answered with its result."""
+
+    later: Later[Any]
+
+
+Request = Deal | Open | Wait | Parallel | Beside | Await
 Protocol = Generator[Request, Any, T]
 
 
@@ -206,7 +227,10 @@ class Secret:
     truncated: Opened | None = None  # by the truncation that made it, for element-wise consumers
     whole: Opened | None = None  # the same, before it was split into heads
     coarse: Secret | None = None  # the same value with fewer fraction bits, from the same truncation
-    mean: Secret | None = None  # along the last axis, where the next LayerNorm has to subtract it
+    mean: Later[Secret] | None = None  # along the last axis, where the next LayerNorm has to subtract it
+    normal: Secret | None = (
+        None  # of a LayerNorm, before gain and offset: for matrices that have taken these over
+    )
     masked: Masked | None = None  # of an input that came masked: ``share`` has no values then
 
     @property
@@ -256,6 +280,18 @@ def parallel(*protocols: Protocol[T], op: str | None = None) -> Protocol[list[T]
     """Run protocols side by side, sharing rounds."""
     results: list[T] = yield Parallel(protocols, op)
     return results
+
+
+def beside(protocol: Protocol[T]) -> Protocol[Later[T]]:
+    """Start a protocol whose result is wanted later; see :func:`awaited`."""
+    later: Later[T] = yield Beside(protocol)
+    return later
+
+
+def awaited(later: Later[T]) -> Protocol[T]:
+    """The result, once it is there."""
+    result: T = yield Await(later)
+    return result
 
 
 def booked(op: str, protocol: Protocol[T]) -> Protocol[T]:

@@ -10,7 +10,7 @@ from secformer_rt.graph import ir
 from secformer_rt.graph.preset import EvenSeries, ExactSoftmax, FourierErf, TwoQuad
 from secformer_rt.graph.ranges import inverse_range, node_iteration
 from secformer_rt.protocols.centred_norm import centred_norm
-from secformer_rt.protocols.core import Protocol, Secret
+from secformer_rt.protocols.core import Protocol, Secret, awaited
 from secformer_rt.protocols.gelu_product import INSIDE_FRAC, gelu_product
 from secformer_rt.protocols.gelu_series import gelu_series
 from secformer_rt.protocols.linear import linear, secret_matmul
@@ -44,6 +44,7 @@ def narrow(rings: Rings, node: ir.Node, wires: list[Secret], model: Model) -> Pr
 def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) -> Protocol[Secret]:
     """A weight's product; queries, keys and values are truncated at once, all in one round."""
     frac = rings.bits.activation
+    x = x if x.normal is None else x.normal
     if x.frac > frac:
         wide = Secret(x.server, x.share, x.frac, min(x.ring, WORD, ring + x.frac - frac))
         (x,) = yield from truncate_many(wide, (frac,), ring, shares=False)
@@ -71,19 +72,23 @@ def _scores_ring(rings: Rings, node: ir.Node) -> int:
 
 def _norm(rings: Rings, node: ir.Node, op: ir.LayerNorm, x: Secret, model: Model) -> Protocol[Secret]:
     residual = rings.reads(node.name, ir.Add) is not None
-    return centred_norm(
-        x,
-        x.mean,
-        model.gains[node.parameters[0]],
-        model.offsets[node.parameters[1]],
-        rings.preset.layernorm,
-        rings.preset.comparison,
-        inverse_range(rings.graph, node, rings.preset, rings.calibration),
-        op.eps,
-        frac=rings.bits.activation,
-        ring=rings.input(node.name),
-        share=rings.share(node.name),
-        want_mean=residual,
+    mean = None if x.mean is None else (yield from awaited(x.mean))
+    return (
+        yield from centred_norm(
+            x,
+            mean,
+            model.gains[node.parameters[0]],
+            model.offsets[node.parameters[1]],
+            rings.preset.layernorm,
+            rings.preset.comparison,
+            inverse_range(rings.graph, node, rings.preset, rings.calibration),
+            op.eps,
+            frac=rings.bits.activation,
+            ring=rings.input(node.name),
+            share=rings.share(node.name),
+            want_mean=residual,
+            folded=rings.folds(node),
+        )
     )
 
 

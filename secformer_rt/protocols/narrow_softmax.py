@@ -30,7 +30,7 @@ from secformer_rt.protocols.softmax import (
 )
 from secformer_rt.protocols.truncation import truncate_many, truncated_opening
 
-SCORE_FRAC = 8  # of scores that are squared: their errors average out over the keys
+SCORE_FRAC = 10  # of scores that are squared
 QUAD_FRAC = 20  # of 2Quad's weights by eta
 QUAD_CONTEXT_FRAC = 18  # of their product with the values
 QUAD_RECIPROCAL_FRAC = 14  # of eta over the sum

@@ -138,6 +138,48 @@ class Rings:
         """Whether a LayerNorm's input has the mean that comes with it: a graph's input need not."""
         return all(wire.centred for wire in self.graph.inputs if wire.name == norm.inputs[0])
 
+    def folds(self, norm: ir.Node) -> bool:
+        """Whether a LayerNorm's gain and offset are taken over by the matrices and biases that read it.
+
+        A residual may read it as well.
+        """
+        return norm.name in self._folding
+
+    def folded(self, parameter: str) -> tuple[ir.Node, ir.Node] | None:
+        """Of a matrix or bias that takes over a LayerNorm's gain and offset: the LayerNorm and its reader."""
+        return self._takers.get(parameter)
+
+    @cached_property
+    def _folding(self) -> dict[str, ir.Node]:
+        norms = (node for node in self.graph.nodes if isinstance(node.op, ir.LayerNorm))
+        narrow = self.bits.rings == "narrow"
+        return {norm.name: norm for norm in norms if narrow and self._can_fold(norm)}
+
+    @cached_property
+    def _takers(self) -> dict[str, tuple[ir.Node, ir.Node]]:
+        linear = (node for node in self.graph.nodes if isinstance(node.op, ir.Linear))
+        taking = [(self._folding[node.inputs[0]], node) for node in linear if node.inputs[0] in self._folding]
+        return {parameter: (norm, node) for norm, node in taking for parameter in node.parameters}
+
+    def _can_fold(self, norm: ir.Node) -> bool:
+        readers = self.readers.get(norm.name, ())
+        return (
+            self.arrives_centred(norm)
+            and norm.name not in self.graph.outputs
+            and any(isinstance(reader.op, ir.Linear) for reader in readers)
+            and all(
+                centred(self.graph, reader)
+                if isinstance(reader.op, ir.Add)
+                else isinstance(reader.op, ir.Linear) and self._can_take(reader)
+                for reader in readers
+            )
+        )
+
+    def _can_take(self, node: ir.Node) -> bool:
+        """Whether a matrix has a bias, is multiplied in a narrow ring, and is this node's alone."""
+        users = [other for other in self.graph.nodes if set(node.parameters) & set(other.parameters)]
+        return len(node.parameters) == 2 and self.product(node) is not None and users == [node]
+
     def share(self, wire: str) -> int:
         """The ring that shares of a LayerNorm's result are needed in."""
         needed = 0

@@ -17,7 +17,18 @@ from typing import Protocol as Interface
 from torch import Tensor
 
 from secformer_rt.graph.ir import Graph
-from secformer_rt.protocols.core import Deal, Dealt, Open, Parallel, Protocol, Secret, Wait
+from secformer_rt.protocols.core import (
+    Await,
+    Beside,
+    Deal,
+    Dealt,
+    Later,
+    Open,
+    Parallel,
+    Protocol,
+    Secret,
+    Wait,
+)
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.protocols.lowering import Lowering, kind
 from secformer_rt.protocols.model import Model
@@ -63,6 +74,7 @@ class Engine:
         self._ready: deque[tuple[_Task, Any]] = deque()
         self._openings: list[tuple[_Task, Open]] = []
         self._waiting: list[_Task] = []
+        self._awaiting: dict[Later[Any], list[_Task]] = {}
         self.rounds = 0
         self.wire_bytes = 0  # shares on the graph's wires: now
         self.peak_wire_bytes = 0  # and at most
@@ -99,7 +111,7 @@ class Engine:
                 self._step(*self._ready.popleft())
             if self._openings:
                 self._round()
-        if self._waiting:
+        if self._waiting or self._awaiting:
             raise RuntimeError("protocols wait for an opening that nobody makes")
 
     def _round(self) -> None:
@@ -114,8 +126,13 @@ class Engine:
         began = time.perf_counter()
         try:
             request = task.generator.send(value)
-            while isinstance(request, Deal):
-                request = task.generator.send(self._backend.deal(request.correlation, task.label))
+            while isinstance(request, Deal | Beside):
+                answer: Any
+                if isinstance(request, Deal):
+                    answer = self._backend.deal(request.correlation, task.label)
+                else:
+                    answer = self._beside(request, task.label)
+                request = task.generator.send(answer)
         except StopIteration as stop:
             self._backend.spent(task.label, time.perf_counter() - began)
             task.done(stop.value)
@@ -127,8 +144,26 @@ class Engine:
             self._waiting.append(task)
         elif isinstance(request, Parallel):
             self._fork(task, request)
+        elif isinstance(request, Await):
+            self._await(task, request.later)
         else:
             raise TypeError(f"a protocol yielded {type(request).__name__}")
+
+    def _beside(self, request: Beside, label: Label) -> Later[Any]:
+        later: Later[Any] = Later()
+
+        def done(result: Any) -> None:
+            later.result = result
+            self._ready.extend((task, result) for task in self._awaiting.pop(later, ()))
+
+        self.start(request.protocol, label, done)
+        return later
+
+    def _await(self, task: _Task, later: Later[Any]) -> None:
+        if later.result is None:
+            self._awaiting.setdefault(later, []).append(task)
+        else:
+            self._ready.append((task, later.result))
 
     def _fork(self, task: _Task, request: Parallel) -> None:
         task.children = [None] * len(request.protocols)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from secformer_rt.graph.preset import FixedPointBits
 from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import HALF, Weight
-from secformer_rt.protocols.lowering import input_frac, parameter_frac
+from secformer_rt.protocols.lowering import Lowering, input_frac, parameter_frac
 from secformer_rt.protocols.masking import Mask
 from secformer_rt.protocols.model import Model
-from secformer_rt.protocols.rings import is_centred
+from secformer_rt.protocols.rings import Rings, is_centred
 from secformer_rt.ring.fixed_point import encode
 from secformer_rt.ring.kernels import pack
 from secformer_rt.ring.packing import pack_words
@@ -24,19 +24,38 @@ from secformer_rt.ring.prg import Prg, SecretSeed, summed
 from secformer_rt.scheduler.randomness import parameter_mask
 
 
-def encode_parameter(graph: Graph, parameter: Parameter, value: Tensor, bits: FixedPointBits) -> Tensor:
+def encode_parameter(lowering: Lowering, parameter: Parameter, values: Mapping[str, Tensor]) -> Tensor:
     """A parameter as fixed-point words, at the scale that its operation expects.
+
+    Args:
+        lowering: of the model.
+        parameter: which one.
+        values: of all parameters, in the clear.
 
     Raises:
         OutOfRangeError: a value does not fit; the sentence names the parameter.
     """
-    if bits.rings == "narrow" and is_centred(graph, parameter.name):
-        value = value.to(torch.float64)
-        value = value - value.mean(-1, keepdim=True)
+    graph, bits = lowering.graph, lowering.preset.fixed_point
+    value = values[parameter.name]
+    if bits.rings == "narrow":
+        value = _folded(lowering.rings, parameter.name, values)
+        if is_centred(graph, parameter.name):
+            value = value.to(torch.float64)
+            value = value - value.mean(-1, keepdim=True)
     try:
         return encode(value, parameter_frac(graph, parameter.name, bits))
     except OutOfRangeError as error:
         raise OutOfRangeError(f"Parameter {parameter.name}: {error}") from error
+
+
+def _folded(rings: Rings, name: str, values: Mapping[str, Tensor]) -> Tensor:
+    """A matrix W or bias c with a LayerNorm's gain and offset: ``(g u + b) W + c = u (g W) + (b W + c)``."""
+    found, value = rings.folded(name), values[name]
+    if found is None:
+        return value
+    norm, node = found
+    gain, offset, weight = (values[p].to(torch.float64) for p in (*norm.parameters, node.parameters[0]))
+    return gain[:, None] * weight if name == node.parameters[0] else value + offset @ weight
 
 
 def encode_input(wire: Input, value: Tensor, bits: FixedPointBits) -> Tensor:

@@ -107,7 +107,8 @@ def seen(local_servers: Servers) -> tuple[Views, Views, Views, list[Answer], lis
         with view.recording():
             answers.append(model.owner(local_servers, model_id).infer(padded_batch((17, 11, 16), 120)))
     graph, bits = answers[0].lowering.graph, model.manifest.preset.fixed_point
-    secrets = [encode_parameter(graph, p, model.parameters[p.name], bits) for p in graph.parameters]
+    lowering = model.manifest.provisioning()
+    secrets = [encode_parameter(lowering, p, model.parameters) for p in graph.parameters]
     secrets += [
         encode_input(wire, answers[0].inputs[wire.name], bits) for wire in graph.inputs if wire.integer
     ]

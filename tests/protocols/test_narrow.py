@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log, log2
+from math import log, log2, sqrt
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from secformer_rt.graph import approximations, ir
 from secformer_rt.graph.preset import EvenSeries, ExactSoftmax, FourierErf, Seeded, TwoQuad
 from secformer_rt.protocols.centred_norm import centred_norm
-from secformer_rt.protocols.core import Protocol, Secret, parallel
+from secformer_rt.protocols.core import Protocol, Secret, awaited, parallel
 from secformer_rt.protocols.gelu_product import gelu_product
 from secformer_rt.protocols.gelu_series import gelu_series
 from secformer_rt.protocols.linear import linear, secret_matmul
@@ -174,7 +174,7 @@ def test_layernorm_of_a_centred_input(size: int, ring: int) -> None:
             frac=12, ring=ring, share=64, want_mean=True,
         )  # fmt: skip
         assert result.mean is not None
-        return result, result.mean
+        return result, (yield from awaited(result.mean))
 
     outcome = run_words(
         build,
@@ -189,6 +189,46 @@ def test_layernorm_of_a_centred_input(size: int, ring: int) -> None:
     assert float((mean - want.mean(-1, keepdim=True)).abs().max()) < 1e-3
     # One opening of x, those of the seeded root, and one of the result, beside which its mean is opened.
     assert outcome.plan.rounds == 6
+
+
+@pytest.mark.parametrize("size", [48, 768])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_layernorm_whose_gain_matrices_have_taken_over(size: int, residual: bool) -> None:
+    x = random(4, size) * torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)[:, None]
+    x = x - x.mean(-1, keepdim=True)
+    gain, beta = 1 + random(size, seed=1) / 4, random(size, seed=2)
+
+    def build(s: list[Secret], model: Model) -> Protocol[list[Secret]]:
+        norm, method = SWIFT.layernorm, SWIFT.comparison
+        result = yield from centred_norm(
+            s[0], None, model.gains["g"], s[1], norm, method, (2.0**-4, 2.0**5), 1e-12,
+            frac=12, ring=31, share=31, want_mean=residual, folded=True,
+        )  # fmt: skip
+        assert result.normal is not None and (result.mean is not None) is residual
+        # What a matrix reads needs no opening any more.
+        weight = model.weights["w"]
+        product = yield from linear(result.normal, weight, 31)
+        if result.mean is None:
+            assert result.share.is_meta
+            return [product]
+        return [product, result, (yield from awaited(result.mean))]
+
+    one, other = torch.eye(size, dtype=torch.float64), random(size, size, seed=4) / 8
+    weight = torch.cat([one, other], dim=1)
+    outcome = run_words(
+        build, (encode(x, 24), 24, 36), (encode(beta, 16), 16),
+        parameters=[Parameter("g", encode(gain, 12), 12), Parameter("w", encode(weight, 12), 12)],
+    )  # fmt: skip
+    normal = torch.nn.functional.layer_norm(x, (size,), eps=1e-12)
+    got = outcome.value(lambda r: r[0])
+    assert bool(((got[:, :size] - normal).abs() < 1e-3 * normal.abs() + 2.0**-10).all())
+    assert float((got[:, size:] - normal @ other).abs().max()) < 2e-3 * sqrt(size / 8)
+    if residual:
+        want = normal * gain + beta
+        y, mean = (outcome.value(lambda r, i=i: r[i]) for i in (1, 2))
+        assert bool(((y - want).abs() < 2e-3 * (want - beta).abs() + 2.0**-9).all())
+        assert float((mean - want.mean(-1, keepdim=True)).abs().max()) < 1e-3
+    assert outcome.plan.rounds == 6 + residual
 
 
 def test_without_a_mean_the_input_is_taken_as_it_is() -> None:

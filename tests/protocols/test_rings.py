@@ -3,11 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from secformer_rt.graph import ir
 from secformer_rt.graph.architecture import synthetic_architecture
 from secformer_rt.graph.bert import build_bert
 from secformer_rt.graph.preset import EvenSeries, FixedPointBits
 from secformer_rt.graph.ranges import Calibration
+from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.protocols.rings import Rings, is_centred, ring_for
+from secformer_rt.ring.fixed_point import decode
 from secformer_rt.scheduler.provisioning import encode_parameter
 from tests.protocols.common import preset
 
@@ -74,6 +77,41 @@ def test_a_norms_result_is_shared_as_widely_as_its_readers_need() -> None:
     assert found.share("layer.1.norm") == 64  # the head reads it
 
 
+def test_matrices_take_over_the_gain_of_the_norm_that_they_read() -> None:
+    found = rings()
+    norms = [node for node in GRAPH.nodes if isinstance(node.op, ir.LayerNorm)]
+    folding = [node.name for node in norms if found.folds(node)]
+    assert folding == [node.name for node in norms[:-1]] and norms[-1].name == "layer.1.norm"
+    assert not any(Rings(GRAPH, preset("exact"), None).folds(node) for node in norms)
+    taking = {p.name: f[0].name for p in GRAPH.parameters if (f := found.folded(p.name)) is not None}
+    assert (
+        taking["layer.0.attention.query.weight"]
+        == taking["layer.0.attention.value.bias"]
+        == "embeddings.norm"
+    )
+    assert taking["layer.1.attention.key.bias"] == "layer.0.norm"
+    assert taking["layer.1.intermediate.weight"] == "layer.1.attention.norm"
+    assert not [name for name in taking if "output" in name or "norm" in name or "table" in name]
+
+
+@pytest.mark.parametrize("name", ["exact", "swift"])
+def test_what_is_shared_of_them(name: str) -> None:
+    lowering, hidden = Lowering(GRAPH, preset(name), rings().calibration), ARCH.hidden
+    generator = torch.Generator().manual_seed(0)
+    values = {p.name: torch.randn(p.shape, generator=generator) for p in GRAPH.parameters}
+    parameters = {p.name: p for p in GRAPH.parameters}
+    query = "layer.0.attention.query"
+    weight, bias = (
+        decode(encode_parameter(lowering, parameters[f"{query}.{kind}"], values), bits)
+        for kind, bits in (("weight", lowering.preset.fixed_point.weight), ("bias", 16))
+    )
+    x = torch.randn(3, hidden, generator=generator, dtype=torch.float64)
+    gain, offset = (values[f"embeddings.norm.{kind}"].double() for kind in ("gain", "bias"))
+    want = (x * gain + offset) @ values[f"{query}.weight"].double() + values[f"{query}.bias"].double()
+    read = x if name == "swift" else x * gain + offset
+    assert float((read @ weight + bias - want).abs().max()) < 0.1
+
+
 def test_what_only_a_norm_reads_is_centred() -> None:
     names = {p.name for p in GRAPH.parameters if is_centred(GRAPH, p.name)}
     assert {
@@ -85,10 +123,9 @@ def test_what_only_a_norm_reads_is_centred() -> None:
     assert not {"layer.0.intermediate.weight", "layer.0.attention.query.weight"} & names
     value = torch.rand(ARCH.intermediate, ARCH.hidden, dtype=torch.float64)
     for name, centred in (("exact", False), ("swift", True)):
-        words = encode_parameter(
-            GRAPH, next(p for p in GRAPH.parameters if p.name == "layer.0.output.weight"), value,
-            preset(name).fixed_point,
-        )  # fmt: skip
+        lowering = Lowering(GRAPH, preset(name), None)
+        parameter = next(p for p in GRAPH.parameters if p.name == "layer.0.output.weight")
+        words = encode_parameter(lowering, parameter, {parameter.name: value})
         assert (float(words.double().mean(-1).abs().max()) < 1) is centred
 
 

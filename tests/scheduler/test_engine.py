@@ -8,7 +8,19 @@ import torch
 from torch import Tensor
 
 from secformer_rt.graph.ir import Add, Graph, Input, Linear, Node, Parameter, ParameterKind
-from secformer_rt.protocols.core import Dealt, Open, Parallel, Protocol, Secret, Wait, booked, parallel
+from secformer_rt.protocols.core import (
+    Dealt,
+    Later,
+    Open,
+    Parallel,
+    Protocol,
+    Secret,
+    Wait,
+    awaited,
+    beside,
+    booked,
+    parallel,
+)
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.protocols.masking import Mask, WidenedMask, open_masked
@@ -144,6 +156,33 @@ def test_an_error_in_a_protocol_reaches_the_caller() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(parallel(breaks(), shows(1, 2)))
+
+
+def test_a_protocol_runs_on_beside_the_one_that_has_started_it() -> None:
+    def starts() -> Protocol[list[int]]:
+        later = yield from beside(shows(10, 20, 30))
+        first = yield from shows(1)
+        assert later.result is None
+        return [*first, *(yield from awaited(later)), *(yield from awaited(later))]
+
+    results, echo, _ = run(starts())
+    assert results == [1, 10, 20, 30, 10, 20, 30]
+    assert opened(echo) == [[1, 10], [20], [30]]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_result_is_awaited_in_whatever_order_protocols_end(alone: bool) -> None:
+    def starts() -> Protocol[list[int]]:
+        later = yield from beside(shows(10))
+        mine = [] if alone else (yield from shows(1))  # ends in the round in which the other does
+        return [*mine, *(yield from awaited(later))]
+
+    assert run(starts())[0] == ([10] if alone else [1, 10])
+
+
+def test_what_never_ends_is_not_awaited_for_ever() -> None:
+    with pytest.raises(RuntimeError, match="that nobody makes"):
+        run(awaited(Later[int]()))
 
 
 def test_a_wire_is_opened_once_for_all_who_use_it() -> None:
