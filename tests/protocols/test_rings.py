@@ -6,6 +6,7 @@ import torch
 from secformer_rt.graph import ir
 from secformer_rt.graph.architecture import synthetic_architecture
 from secformer_rt.graph.bert import build_bert
+from secformer_rt.graph.models import build_graph, synthetic_model
 from secformer_rt.graph.preset import EvenSeries, FixedPointBits
 from secformer_rt.graph.ranges import Calibration
 from secformer_rt.protocols.lowering import Lowering
@@ -92,6 +93,19 @@ def test_matrices_take_over_the_gain_of_the_norm_that_they_read() -> None:
     assert taking["layer.1.attention.key.bias"] == "layer.0.norm"
     assert taking["layer.1.intermediate.weight"] == "layer.1.attention.norm"
     assert not [name for name in taking if "output" in name or "norm" in name or "table" in name]
+
+
+@pytest.mark.parametrize(("name", "count"), [("bert-tiny", 16), ("gpt2-tiny", 16), ("aero-tiny", 0)])
+def test_they_do_so_whatever_is_asked(name: str, count: int) -> None:
+    """A model is provisioned once, and serves requests of any shape."""
+    shapes = [(1, 1, False), (1, 8, False), (3, 8, True), (1, 1, True), (2, 33, False)]
+    arch, found = synthetic_model(name), set()
+    for batch, tokens, masked in shapes:
+        graph = build_graph(arch, batch, tokens, masked=masked, embedding="private")
+        taking = Rings(graph, preset("swift"), None)
+        found.add(frozenset(p.name for p in graph.parameters if taking.folded(p.name)))
+    ((only,),) = (found,)
+    assert len(only) == count
 
 
 @pytest.mark.parametrize("name", ["exact", "swift"])
