@@ -7,6 +7,7 @@ from math import ceil, log2
 
 from torch import Tensor
 
+from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import Comparison, LayerNormChoice
 from secformer_rt.graph.ranges import iteration
 from secformer_rt.protocols.core import Form, Opened, Protocol, Secret, beside, deal
@@ -167,6 +168,9 @@ def _folded(
 
     Cost: 1 round. The result's mean is opened in the next one, beside whatever follows.
     Security: both openings are truncations'.
+
+    Raises:
+        BadConfigError: the rows' variances may range over so many octaves that 64 bits do not hold u.
     """
     half = offset.shape[-1].bit_length() - 1
     result_frac = frac + gain.frac
@@ -174,7 +178,12 @@ def _folded(
     if share:
         needed = max(needed, share, result_frac + max(OUTPUT_INT, half + MEAN_INT) + SIGN_AND_ROOM)
     cut = deviation.frac + root.frac - frac
-    modulo = min(WORD, max(needed, ring) + cut)
+    modulo = max(needed, ring) + cut
+    if modulo > WORD:
+        raise BadConfigError(
+            "A LayerNorm's variances range over more octaves than narrow rings serve: calibrate with texts"
+            " like those that will be asked, or choose preset exact."
+        )
     normal = yield from product(*(replace(form, ring=modulo) for form in (deviation, root)))
     (normal,) = yield from truncate_many(normal, (frac,), modulo - cut, shares=False)
     if not share:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from secformer_rt.errors import BadConfigError
 from secformer_rt.graph import approximations, ir
 from secformer_rt.graph.preset import EvenSeries, ExactSoftmax, FourierErf, Seeded, TwoQuad
 from secformer_rt.protocols.centred_norm import centred_norm
@@ -229,6 +230,21 @@ def test_a_layernorm_whose_gain_matrices_have_taken_over(size: int, residual: bo
         assert bool(((y - want).abs() < 2e-3 * (want - beta).abs() + 2.0**-9).all())
         assert float((mean - want.mean(-1, keepdim=True)).abs().max()) < 1e-3
     assert outcome.plan.rounds == 6 + residual
+
+
+def test_variances_of_too_many_octaves_are_refused() -> None:
+    x, one = random(4, 48), torch.ones(48, dtype=torch.float64)
+
+    def build(s: list[Secret], model: Model) -> Protocol[Secret]:
+        norm, method = SWIFT.layernorm, SWIFT.comparison
+        return centred_norm(
+            s[0], None, model.gains["g"], s[1], norm, method, (2.0**-12, 2.0**16), 1e-12,
+            frac=12, ring=31, share=31, want_mean=True, folded=True,
+        )  # fmt: skip
+
+    gain = [Parameter("g", encode(one, 12), 12)]
+    with pytest.raises(BadConfigError, match="more octaves than narrow rings serve"):
+        run_words(build, (encode(x, 24), 24, 44), (encode(one, 16), 16), parameters=gain)
 
 
 def test_without_a_mean_the_input_is_taken_as_it_is() -> None:
