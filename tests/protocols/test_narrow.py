@@ -238,7 +238,7 @@ def test_variances_of_too_many_octaves_are_refused() -> None:
     def build(s: list[Secret], model: Model) -> Protocol[Secret]:
         norm, method = SWIFT.layernorm, SWIFT.comparison
         return centred_norm(
-            s[0], None, model.gains["g"], s[1], norm, method, (2.0**-12, 2.0**16), 1e-12,
+            s[0], None, model.gains["g"], s[1], norm, method, (2.0**-16, 2.0**20), 1e-12,
             frac=12, ring=31, share=31, want_mean=True, folded=True,
         )  # fmt: skip
 
