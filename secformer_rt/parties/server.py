@@ -232,11 +232,11 @@ class ComputeServer:
         if session.taken is None:
             began = time.perf_counter()
             seed = dealt_seed(session)
-            tell_masks(session.client, plan, seed)
+            tell_masks(session.client, graph, plan, seed)
             offline = dealt(session, seed, plan, server, model, slab)
         else:
             offline = restored(plan, server, session.taken.tensors)
-            tell_masks(session.client, plan, offline.seed)
+            tell_masks(session.client, graph, plan, offline.seed)
             offline.material.expand(slab)
         backend = ServerBackend(
             plan, offline.material, session.peer, teller(session.client, "online", plan.rounds)

@@ -5,15 +5,12 @@ Of shares one server expands its own from a seed, and the other is sent its own.
 
 from __future__ import annotations
 
-from math import prod
-
 import torch
 from torch import Tensor
 
-from secformer_rt.graph.ir import Shape
+from secformer_rt.graph.ir import Graph, Shape
 from secformer_rt.protocols.masking import Mask
 from secformer_rt.ring.buffers import as_bytes, as_tensor
-from secformer_rt.ring.packing import packed_size
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.provisioning import mask_input
@@ -64,12 +61,13 @@ class SharesIn:
 
     def receive_masked(self, number: int, mask: Mask) -> Tensor:
         """The next tensor, masked and packed (uint8)."""
-        return as_tensor(self._client.receive(number, packed_size(prod(mask.shape), mask.bits)))
+        return as_tensor(self._client.receive(number, mask.size))
 
 
-def tell_masks(client: Link, plan: Plan, seed: SecretSeed) -> None:
-    """Tell a client the key of this server's share of each mask that is the client's."""
-    for index, _ in plan.input_masks().values():
+def tell_masks(client: Link, graph: Graph, plan: Plan, seed: SecretSeed) -> None:
+    """Tell a client the key of this server's share of each of its masks, in the order of the inputs."""
+    masks = plan.input_masks()
+    for index, _ in (masks[wire.name] for wire in graph.inputs if wire.name in masks):
         client.send_control(wire_pb2.Seed(seed=stream_key(seed, index, 0).reveal()))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from secformer_rt.graph import ir
@@ -35,6 +34,7 @@ from secformer_rt.protocols.softmax import (
     two_quad_softmax,
 )
 from secformer_rt.protocols.truncation import truncate, truncate_locally, truncate_many
+from secformer_rt.ring.kernels import absent
 
 ROOM = 52  # fraction bits of a product, which leaves 2^10 for its value
 RESULT_FRAC = 22  # of an inverse that is an operation of its own
@@ -101,7 +101,7 @@ class Lowering:
         """The rings of its products."""
         return Rings(self.graph, self.preset, self.calibration)
 
-    def is_masked(self, wire: ir.Input) -> bool:
+    def owner_masks(self, wire: ir.Input) -> bool:
         """Whether an input's owner masks it itself, since only a product with a table reads it."""
         readers = self._readers(wire)
         return bool(readers) and all(isinstance(reader.op, ir.Embed) for reader in readers)
@@ -109,10 +109,9 @@ class Lowering:
     def input(self, wire: ir.Input, server: int, words: Tensor) -> Secret:
         """An input as a server has it: its share, or what the owner has masked."""
         frac = input_frac(wire, self.preset.fixed_point)
-        if not self.is_masked(wire):
+        if not self.owner_masks(wire):
             return Secret(server, words, frac)
-        nothing = torch.empty(wire.shape, dtype=torch.int64, device="meta")
-        return Secret(server, nothing, frac, masked=Masked(wire.name, words))
+        return Secret(server, absent(words), frac, masked=Masked(wire.name, words))
 
     def protocol(self, node: ir.Node, wires: list[Secret], model: Model) -> Protocol[Secret]:
         """The protocol that computes ``node`` from its input wires."""

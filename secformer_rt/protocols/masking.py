@@ -28,6 +28,11 @@ class Mask(Correlation):
         """The mask."""
         return (Field(self.shape, Source.RANDOM, self.bits),)
 
+    @property
+    def size(self) -> int:
+        """Bytes of a tensor under this mask, as it travels."""
+        return self.fields[0].size
+
 
 @dataclass(frozen=True, slots=True)
 class WidenedMask(Correlation):

@@ -19,7 +19,6 @@ from secformer_rt.protocols.lowering import Lowering, parameter_frac
 from secformer_rt.protocols.masking import Mask
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.kernels import pack
-from secformer_rt.ring.packing import packed_size
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.ledger import Ledger
 
@@ -88,7 +87,7 @@ class Plan:
         """
         masks = self.input_masks()
         output = sum(8 * prod(graph.shapes[wire]) for wire in graph.outputs)
-        masked = sum(packed_size(prod(mask.shape), mask.bits) for _, mask in masks.values())
+        masked = sum(mask.size for _, mask in masks.values())
         shared = sum(8 * prod(wire.shape) for wire in graph.inputs if wire.name not in masks)
         return {
             "server0_server1": 2 * self.server_bytes,
