@@ -23,14 +23,14 @@ ahead of time and the servers evaluate it without talking (see :mod:`secformer_r
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from secformer_rt.protocols.correlations import Correlation, Ref
-from secformer_rt.ring.words import add
+from secformer_rt.ring.words import add, upper_bit_clear
 
 T = TypeVar("T")
 
@@ -61,20 +61,25 @@ class Open:
     """Open shares to both servers. Answered after the round with the public tensor.
 
     ``bits`` < 64 opens only the low bits of additive shares; ``xor`` opens bit planes (uint8). A ``mask``
-    of the same shape is added to the share first, or for planes XORed.
+    of the same shape is added to the share first, or for planes XORed. Before that, ``cut`` bits are
+    cut off an additive share, to which ``up`` is added before.
     """
 
     share: Tensor
     bits: int = 64
     xor: bool = False
     mask: Tensor | None = None
+    cut: int = 0
+    up: int = 0
 
     @property
     def value(self) -> Tensor:
         """The share that is opened, with its mask."""
         if self.mask is None:
             return self.share
-        return self.share ^ self.mask if self.xor else add(self.share, self.mask)
+        if self.xor:
+            return self.share ^ self.mask
+        return add((self.share + self.up) >> self.cut, self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,31 +184,47 @@ def without_values(*forms: Form) -> Tensor:
     return torch.empty(shape, dtype=torch.int64, device="meta")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class Opened:
     """A secret after its masked opening: ``x = public - mask`` modulo ``2^ring``.
 
-    ``form`` says the same modulo the form's own ring, which after a truncation is larger: there
-    ``x = public - mask + wrap * bit * 2^ring`` over the integers, ``wrap`` public, ``bit`` dealt.
+    ``form`` says the same modulo ``2^modulo``. That may be more, after a truncation: over the integers
+    ``x = public - mask + wrap * bit * 2^ring``, where ``wrap`` is public and ``bit`` dealt.
     """
 
+    server: int  # whose view this is
     public: Tensor
     mask: Ref
     share: Tensor  # of the mask
+    frac: int
     ring: int
-    form: Form
-    wrap: Tensor | None = None
+    modulo: int
     bit: Ref | None = None
+    bit_share: Tensor | None = None
+    added: int = 0  # to what was opened, in ``public``
+    _wrap: Tensor | None = field(default=None, init=False)
+    _form: Form | None = field(default=None, init=False)
 
     @property
-    def frac(self) -> int:
-        """Fraction bits of the opened value."""
-        return self.form.frac
+    def wrap(self) -> Tensor | None:
+        """1 where the opened number is below ``2^(ring-1)``, so that the bit tells whether it has wrapped."""
+        if self._wrap is None and self.bit is not None:
+            self._wrap = upper_bit_clear(self.public - self.added if self.added else self.public, self.ring)
+        return self._wrap
 
     @property
-    def server(self) -> int:
-        """Whose view this is."""
-        return self.form.server
+    def form(self) -> Form:
+        """What was opened, as a sum of dealt tensors."""
+        if self._form is None:
+            terms = [Term(self.public), Term(-1, 0, self.mask, self.share)]
+            if self.wrap is not None:
+                terms.append(Term(self.wrap, self.ring, self.bit, self.bit_share, bit=True))
+            self._form = Form(self.server, tuple(terms), self.frac, self.modulo)
+        return self._form
+
+    def plus(self, public: int) -> Opened:
+        """The opening of x plus a public number of units."""
+        return replace(self, public=self.public + public, added=self.added + public)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -270,9 +291,14 @@ def deal(correlation: Correlation) -> Protocol[Dealt]:
     return dealt
 
 
-def reveal(share: Tensor, bits: int = 64, xor: bool = False, mask: Tensor | None = None) -> Protocol[Tensor]:
-    """Open shares, plus a mask if one is given: only for values that a fresh mask hides. One round."""
-    public: Tensor = yield Open(share, bits, xor, mask)
+def reveal(
+    share: Tensor, bits: int = 64, xor: bool = False, mask: Tensor | None = None, cut: int = 0, up: int = 0
+) -> Protocol[Tensor]:
+    """Open shares, plus a mask if one is given: only for values that a fresh mask hides. One round.
+
+    See :class:`Open` for ``cut`` and ``up``.
+    """
+    public: Tensor = yield Open(share, bits, xor, mask, cut, up)
     return public
 
 

@@ -109,7 +109,7 @@ def exponential(
     """
     low = y.frac + clip.bit_length() - 1
     offset = (clip - top) << y.frac
-    shifted = replace(y, public=y.public + offset, form=y.form.plus(offset))
+    shifted = y.plus(offset)
     drop = y.frac - 4
     # Values within 2^drop of the lower end could be taken for values of the upper end: clear them too.
     margin = 2 << drop
@@ -172,8 +172,7 @@ def limit_exponential(
     # Widening serves one half of a ring: that below 1.
     shift = (1 << (y.ring - 2)) - (1 << y.frac)
     (wide,) = yield from truncate_many(y.plus_public(shift), (y.frac,))
-    opened = truncated_opening(wide)
-    opened = replace(opened, public=opened.public - shift, form=opened.form.plus(-shift))
+    opened = truncated_opening(wide).plus(-shift)
     threshold = ceil(-clip * 2**y.frac)
     if 1 << (y.ring - 1) < (1 << y.frac) - threshold:  # its ring ends before the clip
         root = yield from _half_power(opened.form, squarings)

@@ -91,8 +91,7 @@ def _checksum(waves: Waves) -> PublicConstants:
 class Harmonics(Correlation):
     """cos and sin of ``k`` times a mask, k = 1 .. terms, in a period of ``period`` units.
 
-    They have ``frac`` fraction bits and are shared modulo ``2^bits``. The mask's lowest ``shift`` bits are
-    left out.
+    They have ``frac`` fraction bits and are shared modulo ``2^bits``.
     Where the period does not divide ``2^ring``, both values that the mask can stand for (with and
     without the wrap that the opening's public part tells) are dealt.
     """
@@ -105,12 +104,11 @@ class Harmonics(Correlation):
     terms: int
     frac: int
     bits: int
-    shift: int = 0
 
     @property
     def variants(self) -> int:
         """1 if the series does not notice a wrap of the mask, else 2."""
-        return 1 if (1 << (self.ring - self.shift)) % self.period == 0 else 2
+        return 1 if (1 << self.ring) % self.period == 0 else 2
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -131,8 +129,10 @@ class Harmonics(Correlation):
         """The harmonics, read off one table."""
         table = _dealt_table(self.period, self.terms, self.frac)
         mask = inputs[0].reshape(-1)
-        index = _residue(mask >> self.shift, self.period)
+        index = _residue(mask, self.period)
         if self.variants == 2:
+            # A mask of 63 bits and its room may take the sign bit.
+            index = _residue(index + (mask < 0) * ((1 << 64) % self.period), self.period)
             wrap = (1 << self.ring) % self.period
             wrapped = _residue(index - wrap * inputs[1].reshape(-1), self.period)
             index = torch.stack([index, wrapped], dim=1).reshape(-1)
@@ -182,13 +182,12 @@ def cosine_series(x: Opened, period: float, coefficients: tuple[float, ...]) -> 
 def evaluate_waves(
     x: Opened,
     waves: Waves,
-    shift: int = 0,
     *,
     start: Tensor | None = None,
     raised: int = 0,
     constant: int = 0,
 ) -> Protocol[Secret]:
-    """The series of a masked x, of which the lowest ``shift`` bits are left out.
+    """The series of a masked x.
 
     A share ``start``, ``raised`` by so many bits, and a public constant at the result's scale are added.
     """
@@ -196,7 +195,7 @@ def evaluate_waves(
     yield from deal(_checksum(waves))
     shape = tuple(x.public.shape)
     correlation = Harmonics(
-        x.mask, x.bit, shape, x.ring, waves.period, len(waves.coefficients), waves.frac, waves.ring, shift
+        x.mask, x.bit, shape, x.ring, waves.period, len(waves.coefficients), waves.frac, waves.ring
     )
     dealt = yield from deal(correlation)
     (words,) = dealt.shares
@@ -212,7 +211,6 @@ def evaluate_waves(
         x.public.reshape(-1),
         table.to(words.device),
         words,
-        drop=shift,
         start=None if start is None else start.reshape(-1),
         raised=raised,
         constant=constant if x.server == 0 else 0,

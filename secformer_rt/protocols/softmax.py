@@ -100,7 +100,7 @@ def eta_over_sum(
     assert opened is not None
     frac = reciprocal.frac - exponent
     scaled = reciprocal.local(reciprocal.share, frac)
-    scaled.truncated = replace(opened, form=replace(opened.form, frac=frac))
+    scaled.truncated = replace(opened, frac=frac)
     return scaled
 
 

@@ -11,22 +11,22 @@ from secformer_rt.protocols.core import (
     Opened,
     Protocol,
     Secret,
-    Term,
     deal,
-    reveal,
     shapes_only,
     without_values,
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
-from secformer_rt.ring.kernels import truncated
+from secformer_rt.protocols.masking import open_reduced, reveal_reduced
+from secformer_rt.ring.kernels import absent
+from secformer_rt.ring.words import truncated
 
 
 @dataclass(frozen=True, slots=True)
 class TruncationMask(Correlation):
-    """Uniform r modulo ``2^ring``; ``r >> shift`` for each shift, modulo ``2^bits``; the top bit of r.
+    """Uniform r modulo ``2^ring``; r plus room, ``(r + 2^(ring-2)) >> shift``, for each shift; r's top bit.
 
-    The top bit is only ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do. Where
-    that is 0 modulo ``2^bits``, there is none.
+    What is shifted is shared modulo ``2^bits``. The top bit is only ever used times ``2^(ring - shift)``, so
+    ``bit_bits`` bits of its share do. Where that is 0 modulo ``2^bits``, there is none.
     """
 
     shape: Shape
@@ -41,7 +41,7 @@ class TruncationMask(Correlation):
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The mask r, then r >> shift in the order of the shifts, then the top bit, if any."""
+        """The mask r, then what is shifted, in the order of the shifts, then the top bit, if any."""
         shifted = tuple(Field(self.shape, Source.DERIVED, self.bits) for _ in self.shifts)
         top = (Field(self.shape, Source.DERIVED, self.bit_bits),) if self.bit_bits else ()
         return (Field(self.shape, Source.RANDOM, self.ring), *shifted, *top)
@@ -49,7 +49,8 @@ class TruncationMask(Correlation):
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The shifted masks and the top bit."""
         (r,) = random
-        shifted = [logical_shift(r, shift, self.ring) for shift in self.shifts]
+        room = self.ring - 2
+        shifted = [logical_shift(r, shift, self.ring) + (1 << (room - shift)) for shift in self.shifts]
         return [*shifted, logical_shift(r, self.ring - 1, self.ring)] if self.bit_bits else shifted
 
 
@@ -66,47 +67,56 @@ def truncate_many(
 ) -> Protocol[list[Secret]]:
     """Reduce x (modulo ``2^k``) to each of ``fracs`` fraction bits, from one opening.
 
-    With ``|x| < 2^(k-2)``, T deals uniform r, ``r >> s`` and ``b = msb(r)``. Open ``x + r``; with the public
-    ``c = x + r + 2^(k-2)`` and ``m = 1 - msb(c)``,
+    What all of them do without, s bits, is cut off by each server from its own share, which leaves
+    ``y = x >> s`` modulo ``2^K``, ``K = k - s`` (:func:`~.masking.open_reduced`); what is left is to widen y.
+    With ``|y| < 2^(K-2)``, T deals uniform r and ``b = msb(r)``. Open ``c = y + 2^(K-2) + r``; with the
+    public ``m = 1 - msb(c)``, and ``t`` for each of ``fracs`` that has t bits fewer,
 
-        x >> s = (c >> s) - (r >> s) + m b 2^(k-s) - 2^(k-2-s),
+        y >> t = (c >> t) - ((r + 2^(K-2)) >> t) + m b 2^(K-t),
 
-    shares of which are local and modulo ``2^bits`` whatever k. Exact, or one unit more, with the probability
+    shares of which are local and modulo ``2^bits`` whatever K. Exact, or one unit more, with the probability
     of what is cut off: without bias, and 0 stays 0. A shift of 0 only widens, exactly: x in a ring of
-    k < 64 bits gets shares modulo ``2^bits``.
+    k < 64 bits gets shares modulo ``2^bits``. Where K bits are enough, nothing is to be widened: one opening
+    of ``bits`` bits is all.
 
     Without ``shares`` the results have no share, only their openings: for consumers of these alone.
 
-    Cost: 1 round; k bits an element each way; dealer: for one shift ``bits`` bits and ``bits - k + s`` more,
-    if that is positive, for b.
-    Security: r is uniform modulo ``2^k`` and used for this opening only.
-    Source: Escudero et al., "Improved primitives for MPC over mixed arithmetic-binary circuits",
-    section 5.1, with a dealt mask.
+    Cost: 1 round; K bits an element each way; dealer: for one of ``fracs`` ``bits`` bits and ``bits - K``
+    more for b, nothing if that is not positive.
+    Security: r is uniform modulo ``2^K`` and used for this opening only.
+    Source: the cut: SIRNN (Rathee et al., arXiv 2105.04236), section 3, truncate-and-reduce, of which the
+    exact one compares the low bits; widening: Escudero et al., "Improved primitives for MPC over mixed
+    arithmetic-binary circuits", section 5.1, with a dealt mask.
     """
-    shifts = tuple(x.frac - frac for frac in fracs)
-    ring = x.ring
-    if min(shifts) < 0 or (min(shifts) == 0 and ring == 64):
+    finest = max(fracs)
+    if finest > x.frac or (finest == x.frac and x.ring == 64):
         raise ValueError("truncation must remove fraction bits")
+    ring = x.ring - (x.frac - finest)
+    if fracs == (finest,) and bits <= ring:
+        return [(yield from _reduced(x, finest, bits, shares))]
+    shifts = tuple(finest - frac for frac in fracs)
     correlation = TruncationMask(x.shape, ring, shifts, bits)
     mask = yield from deal(correlation)
     r, *shifted = mask.shares
-    public = yield from reveal(x.share, ring, mask=r)
+    public = yield from reveal_reduced(x, finest, ring, r, plus=1 << (ring - 2))
+    bit = mask.ref(1 + len(shifts)) if correlation.bit_bits else None
     top = shifted.pop() if correlation.bit_bits else None
     results = []
-    for position, (frac, shift) in enumerate(zip(fracs, shifts, strict=True)):
-        mask_share, ref = shifted[position], mask.ref(1 + position)
-        part, wrap, share = truncated(
-            public, mask_share, top, ring=ring, shift=shift, server=x.server, want_share=shares
-        )
-        terms = [Term(part), Term(-1, 0, ref, mask_share)]
-        bit = None
-        if top is not None:
-            bit = mask.ref(1 + len(shifts))
-            terms.append(Term(wrap, ring - shift, bit, top, bit=True))
-        form = Form(x.server, tuple(terms), frac, bits)
-        opened = Opened(part, ref, mask_share, ring - shift, form, wrap if bit else None, bit)
+    for position, (frac, shift, less) in enumerate(zip(fracs, shifts, shifted, strict=True)):
+        left = ring - shift
+        ref, part = mask.ref(1 + position), public >> shift if shift else public
+        opened = Opened(x.server, part, ref, less, frac, left, bits, bit, top)
+        share = truncated(part, less, top, ring=left, server=x.server) if shares else absent(part)
         results.append(Secret(x.server, share, frac, bits, truncated=opened))
     return results
+
+
+def _reduced(x: Secret, frac: int, bits: int, shares: bool) -> Protocol[Secret]:
+    opened = yield from open_reduced(x, frac, bits)
+    share = absent(opened.public)
+    if shares:
+        share = truncated(opened.public, opened.share, None, ring=bits, server=x.server)
+    return Secret(x.server, share, frac, bits, truncated=opened)
 
 
 def truncate(x: Secret, frac: int, bits: int = 64) -> Protocol[Secret]:

@@ -14,19 +14,17 @@ numba: Any = importlib.import_module("numba")
 extending: Any = importlib.import_module("numba.extending")
 
 LANE = 128  # elements of a product of sums at a time
-BLOCK = 1024  # words of a truncation at a time
 
 
 @compile_now(
-    "void(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
-    "void(int64[::1], int32[:, ::1], int32[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
+    "void(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, int64, int64[::1])",
+    "void(int64[::1], int32[:, ::1], int32[:, ::1], int64[::1], int64, int64, int64[::1])",
 )
 def harmonic_sum(
     positions: NDArray[np.int64],
     table: NDArray[np.int64],
     words: NDArray[np.int64],
     start: NDArray[np.int64],
-    drop: int,
     raised: int,
     constant: int,
     out: NDArray[np.int64],
@@ -38,7 +36,6 @@ def harmonic_sum(
         table: (P, W).
         words: (N, W).
         start: (N,), or empty.
-        drop: bits of positions.
         raised: bits of start.
         constant: added to all.
         out: (N,).
@@ -46,8 +43,7 @@ def harmonic_sum(
     length = table.shape[0]
     is_power = length & (length - 1) == 0
     for n in range(positions.size):
-        row = positions[n] >> drop
-        row = row & (length - 1) if is_power else row % length
+        row = positions[n] & (length - 1) if is_power else positions[n] % length
         total = np.int64(constant)
         for w in range(table.shape[1]):
             total += table[row, w] * words[n, w]
@@ -170,56 +166,51 @@ def multilinear(
                     out[row, start + j] = done[j]
 
 
-@compile_now(
-    "void(int64[::1], int64[::1], int64[::1], int64, int64, int64, int64[::1], int64[::1], int64[::1])"
-)
-def truncate(
+@compile_now("void(int64[::1], int64[::1], int64[::1], int64, int64, int64[::1])")
+def truncated(
     public: NDArray[np.int64],
     mask: NDArray[np.int64],
     bit: NDArray[np.int64],
     ring: int,
-    shift: int,
-    server: int,
-    part: NDArray[np.int64],
-    wrap: NDArray[np.int64],
-    share: NDArray[np.int64],
+    ours: int,
+    out: NDArray[np.int64],
 ) -> None:
-    """What a server makes of a truncation's opening; see ``kernels.truncated``.
+    """A server's share of what a truncation has opened; see ``words.truncated``. All (N,), or no bit."""
+    if bit.size:
+        for n in range(out.size):
+            # All ones where the upper bit is clear.
+            clear = ((public[n] >> (ring - 1)) & 1) - 1
+            out[n] = ours * public[n] - mask[n] + ((clear & bit[n]) << ring)
+    else:
+        for n in range(out.size):
+            out[n] = ours * public[n] - mask[n]
 
-    Args:
-        public: (N,), the opening.
-        mask: (N,), its share of the shifted mask.
-        bit: (N,), its share of the mask's top bit, or empty.
-        ring: of the opening.
-        shift: bits that are cut off.
-        server: 0 or 1.
-        part: out, (N,), the public part of the result.
-        wrap: out, (N,), whether the opening did not wrap; not written if there is no bit.
-        share: out, (N,), of the result, or empty.
-    """
-    left = ring - shift
-    kept = np.int64(-1) if left == 64 else np.int64((np.uint64(1) << np.uint64(left)) - np.uint64(1))
-    room, offset = np.int64(1) << np.int64(ring - 2), np.int64(1) << np.int64(left - 2)
-    ours = np.int64(1 - server)
-    for start in range(0, public.size, BLOCK):
-        # A block at a time, so that what is read again is at hand.
-        stop = min(start + BLOCK, public.size)
-        opened, high = public[start:stop], part[start:stop]
-        for n in range(opened.size):
-            high[n] = (((opened[n] + room) >> shift) & kept) - offset
-        if bit.size:
-            whole = wrap[start:stop]
-            for n in range(opened.size):
-                whole[n] = np.int64(1) - (((opened[n] + room) >> (ring - 1)) & 1)
-        if share.size:
-            some, less = share[start:stop], mask[start:stop]
-            if bit.size:
-                whole, top = wrap[start:stop], bit[start:stop]
-                for n in range(opened.size):
-                    some[n] = ours * high[n] - less[n] + ((whole[n] * top[n]) << left)
-            else:
-                for n in range(opened.size):
-                    some[n] = ours * high[n] - less[n]
+
+@compile_now("void(int64[::1], int64, int64[::1])")
+def upper_bit_clear(public: NDArray[np.int64], ring: int, out: NDArray[np.int64]) -> None:
+    """``out = 1 - bit ring - 1``; see ``words.upper_bit_clear``. All (N,)."""
+    for n in range(out.size):
+        out[n] = 1 - ((public[n] >> (ring - 1)) & 1)
+
+
+@compile_now("void(int64[::1], int64[::1], int64[::1], int64, int64[::1])")
+def add_chosen(
+    x: NDArray[np.int64],
+    bit: NDArray[np.int64],
+    public: NDArray[np.int64],
+    ring: int,
+    out: NDArray[np.int64],
+) -> None:
+    """``out = x``, and ``bit`` where the upper bit is clear; see ``words.add_chosen``. All (N,)."""
+    for n in range(out.size):
+        out[n] = x[n] + ((((public[n] >> (ring - 1)) & 1) - 1) & bit[n])
+
+
+@compile_now("void(int64[::1], int64[::1], int64, int64[::1])")
+def add_raised(x: NDArray[np.int64], y: NDArray[np.int64], shift: int, out: NDArray[np.int64]) -> None:
+    """``out = x + 2^shift y``; see ``words.add_raised``. All (N,)."""
+    for n in range(out.size):
+        out[n] = x[n] + (y[n] << shift)
 
 
 @compile_now(
@@ -236,23 +227,12 @@ def add_rows(
             total[n] = first[n] + second[n] + row[n]
 
 
-@compile_now("void(int64[::1], int64[::1], int64[::1], int64[::1])")
-def add_product(
-    x: NDArray[np.int64], y: NDArray[np.int64], z: NDArray[np.int64], out: NDArray[np.int64]
-) -> None:
-    """``out = x + y z``; see ``words.add_product``. All (N,)."""
-    for n in range(out.size):
-        out[n] = x[n] + y[n] * z[n]
-
-
 @compile_now(
-    "void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64, int64,"
-    " int64[::1])"
+    "void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64, int64, int64[::1])"
 )
 def row_squares(
     public: NDArray[np.int64],
     share: NDArray[np.int64],
-    wrap: NDArray[np.int64],
     bit: NDArray[np.int64],
     product: NDArray[np.int64],
     ring: int,
@@ -260,16 +240,17 @@ def row_squares(
     ours: int,
     out: NDArray[np.int64],
 ) -> None:
-    """Sums of rows; see ``words.row_squares``. All (N, H), but out (N,); without wraps three have no rows."""
+    """Sums of rows; see ``words.row_squares``. All (N, H), but out (N,); without wraps two have no rows."""
     for row in range(public.shape[0]):
         p, r = public[row], share[row]
         total = np.int64(0)
         for n in range(p.size):
             total += p[n] * (ours * p[n] - 2 * r[n])
-        if wrap.shape[0]:
-            w, b, rb = wrap[row], bit[row], product[row]
+        if bit.shape[0]:
+            b, rb = bit[row], product[row]
             crossed = np.int64(0)
             for n in range(p.size):
-                crossed += w[n] * (((p[n] * b[n] - rb[n]) << (ring + 1)) + square * b[n])
+                clear = ((p[n] >> (ring - 1)) & 1) - 1
+                crossed += clear & (((p[n] * b[n] - rb[n]) << (ring + 1)) + square * b[n])
             total += crossed
         out[row] = total

@@ -127,10 +127,12 @@ def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArr
             total[n] = head[n] + tail[n]
 
 
-@compile_now("void(int64[::1], int64[::1], uint64[::1], uint64[::1], boolean, int64, uint64[::1])")
+@compile_now(
+    "void(int64[::1], int64[::1], uint64[::1], uint64[::1], boolean, int64, int64, int64, uint64[::1])"
+)
 def pack_words(
     functions: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.uint64],
-    masks: NDArray[np.uint64], less: bool, bits: int, out: NDArray[np.uint64],
+    masks: NDArray[np.uint64], less: bool, bits: int, cut: int, up: int, out: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """The low bits of all sums or differences as one stream; see ``packing.pack_words``.
 
@@ -143,14 +145,17 @@ def pack_words(
         masks: (N,), or none.
         less: whether they are taken away rather than added.
         bits: 1 to 63.
+        cut: bits cut off each word before a mask is added, with ``up`` added before; 0 for differences.
+        up: see there.
         out: little-endian, at least ``N bits / 64`` words and three more.
     """
     at = 0
     if functions.size:
         groups = words.size // 64 * 8
-        if groups and masks.size:
-            which = WRITE_DIFFERENCE if less else WRITE_SUM
-            call(functions[which], (words, 0, masks, 0, out, 0, groups, bits, table, 0))
+        if groups and masks.size and less:
+            call(functions[WRITE_DIFFERENCE], (words, 0, masks, 0, out, 0, groups, bits, table, 0))
+        elif groups and masks.size:
+            call(functions[WRITE_SUM], (words, 0, masks, 0, out, 0, groups, bits, table, 0, cut, up))
         elif groups:
             call(functions[WRITE], (words, 0, out, 0, groups, bits, table, 0))
         at = groups // 8 * bits
@@ -165,7 +170,8 @@ def pack_words(
             sign = ~np.uint64(0) if less else np.uint64(0)
             for n in range(size):
                 # -m is ~m + 1.
-                some[n] = (mine[n] + (added[n] ^ sign) - sign) & kept
+                word = (mine[n] + np.uint64(up)) >> np.uint64(cut)
+                some[n] = (word + (added[n] ^ sign) - sign) & kept
         else:
             for n in range(size):
                 some[n] = mine[n] & kept

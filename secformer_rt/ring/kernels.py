@@ -140,20 +140,18 @@ def harmonic_sum(
     table: Tensor,
     words: Tensor,
     *,
-    drop: int = 0,
     start: Tensor | None = None,
     raised: int = 0,
     constant: int = 0,
 ) -> Tensor:
     """``out[n] = start[n] 2^raised + constant + sum over w of table[row, w] words[n, w]``, modulo 2^64.
 
-    The row is ``positions[n] >> drop``, modulo the table's length. Sums of an int32 table are modulo 2^32.
+    The row is ``positions[n]`` modulo the table's length. Sums of an int32 table are modulo 2^32.
 
     Args:
         positions: (N,) int64.
         table: (P, W) int64 or int32.
         words: (N, W) of the same type.
-        drop: low bits of positions that do not count.
         start: (N,) int64, 0 if not given.
         raised: bits that start is shifted by.
         constant: added to all.
@@ -183,63 +181,11 @@ def harmonic_sum(
         out = empty(positions.shape, torch.int64)
         begun = positions[:0] if start is None else start
         at, entries, factors, first = (as_array(x.contiguous()) for x in (positions, table, words, begun))
-        fused.harmonic_sum(at, entries, factors, first, drop, raised, constant, out.numpy())
+        fused.harmonic_sum(at, entries, factors, first, raised, constant, out.numpy())
         return out
-    rows = torch.remainder(positions >> drop, table.shape[0])
+    rows = torch.remainder(positions, table.shape[0])
     total = (table.index_select(0, rows) * words).sum(1, dtype=torch.int64) + constant
     return total if start is None else total + (start << raised)
-
-
-def truncated(
-    public: Tensor,
-    mask: Tensor,
-    bit: Tensor | None,
-    *,
-    ring: int,
-    shift: int,
-    server: int,
-    want_share: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A server's side of a dealer-assisted truncation, after its opening.
-
-    With ``c = public + 2^(ring - 2)``: ``part = (c >> shift) - 2^(ring - 2 - shift)``, ``wrap = 1 - msb(c)``,
-    and the server's share of ``part - mask + wrap bit 2^(ring - shift)``.
-
-    Args:
-        public: int64 of any shape, in [0, 2^ring), or any word if ring is 64.
-        mask: share of the shifted mask, of the same shape.
-        bit: share of the mask's top bit, of the same shape, or None where the last term vanishes.
-        ring: 2 to 64.
-        shift: 0 to ring - 2.
-        server: 0 or 1.
-        want_share: whether to compute the share.
-
-    Returns:
-        part, wrap (of no use if there is no bit) and share (a tensor without values if it is not wanted).
-    """
-    _check_words(public, mask)
-    if any_meta(public, mask):
-        return public, public, public
-    if compiled():
-        from secformer_rt.ring import fused
-
-        shape = tuple(public.shape)
-        part, share = empty(shape, torch.int64), empty(shape if want_share else (0,), torch.int64)
-        wrap = part if bit is None else empty(shape, torch.int64)
-        flat = [as_array(x.contiguous()).reshape(-1) for x in (public, mask)]
-        flat.append(as_array(bit.contiguous()).reshape(-1) if bit is not None else flat[0][:0])
-        outputs = [x.numpy().reshape(-1) for x in (part, wrap, share)]
-        fused.truncate(flat[0], flat[1], flat[2], ring, shift, server, *outputs)
-        return part, wrap, share if want_share else absent(public)
-    public = public + (1 << (ring - 2))
-    part, wrap = public >> shift, 1 - ((public >> (ring - 1)) & 1)
-    if ring - shift < 64:
-        part = part & ((1 << (ring - shift)) - 1)
-    part = part - (1 << (ring - 2 - shift))
-    if not want_share:
-        return part, wrap, absent(public)
-    share = (part if server == 0 else 0) - mask
-    return part, wrap, share if bit is None else share + ((wrap * bit) << (ring - shift))
 
 
 def absent(like: Tensor) -> Tensor:

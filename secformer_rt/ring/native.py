@@ -65,6 +65,7 @@ def compiled_function(emit: Callable[..., None], count: int) -> Any:
         4: lambda a, b, c, d: emitted((a, b, c, d)),
         5: lambda a, b, c, d, e: emitted((a, b, c, d, e)),
         6: lambda a, b, c, d, e, f: emitted((a, b, c, d, e, f)),
+        8: lambda a, b, c, d, e, f, g, h: emitted((a, b, c, d, e, f, g, h)),
     }
     return numba.cfunc(numba.void(*[numba.int64] * count))(with_arguments[count])
 

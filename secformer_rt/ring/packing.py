@@ -26,21 +26,25 @@ def packed_size(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-def pack_words(x: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
+def pack_words(x: Tensor, bits: int, mask: Tensor | None = None, cut: int = 0, up: int = 0) -> Tensor:
     """The low bits of every word, one after the other, the lowest bit first.
 
     Args:
         x: int64 tensor of any shape.
         bits: 1 to 64; bits beyond the last word's in the last byte are zero.
-        mask: int64 tensor of the same shape; if given, the words are those of ``x + mask``.
+        mask: int64 tensor of the same shape; if given, the words are those of ``((x + up) >> cut) + mask``.
+        cut: 0 to ``64 - bits``; not without a mask.
+        up: 0 or more.
 
     Returns:
         uint8 tensor of shape (packed_size(x.numel(), bits),). At 64 bits, without a mask, it shares x's
         memory if x is contiguous.
 
     Raises:
-        ValueError: the mask has another shape.
+        ValueError: the mask has another shape, or so many bits cannot be cut off.
     """
+    if not 0 <= cut <= WORD_BITS - bits or (cut and mask is None):
+        raise ValueError(f"{cut} bits cannot be cut off words of which {bits} are kept, nor without a mask")
     if x.dtype != torch.int64:
         raise TypeError(f"pack_words takes an int64 tensor, not {x.dtype}")
     if mask is not None and (mask.dtype != x.dtype or mask.shape != x.shape):
@@ -56,9 +60,9 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
         words = as_array(x.contiguous()).reshape(-1).view(np.uint64)
         masks = words[:0] if mask is None else as_array(mask.contiguous()).reshape(-1).view(np.uint64)
         out = empty((_padded(size),), torch.uint8)
-        fused_bits.pack_words(*_fast(bits), words, masks, False, bits, out.numpy().view(np.uint64))
+        fused_bits.pack_words(*_fast(bits), words, masks, False, bits, cut, up, out.numpy().view(np.uint64))
         return out[:size]
-    flat = (x if mask is None else add(x, mask)).reshape(-1).contiguous()
+    flat = (x if mask is None else add((x + up) >> cut, mask)).reshape(-1).contiguous()
     if bits == WORD_BITS and sys.byteorder == "little":
         return flat.view(torch.uint8)
     columns = flat.numpy().astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
@@ -85,7 +89,7 @@ def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Tensor:
 
             stream = out[at * bits // 8 :].numpy().view(np.uint64)
             fused_bits.pack_words(
-                *_fast(bits), some.view(np.uint64), less.view(np.uint64), True, bits, stream
+                *_fast(bits), some.view(np.uint64), less.view(np.uint64), True, bits, 0, 0, stream
             )
         else:
             packed = pack_words(torch.from_numpy(some - less), bits)

@@ -61,15 +61,16 @@ def compile_streams() -> Compiled:
     """Functions of addresses, a number of groups, the bits of a word, and its table.
 
     ``read(stream, out, groups, bits, table)`` and ``read_sum(stream, other, out, ...)`` write words, and read
-    to the end of the last lane. ``write(words, out, ...)``, ``write_sum(words, masks, out, ...)`` and
-    ``write_difference(words, masks, out, ...)`` write a stream, to the end of the last lane too.
+    to the end of the last lane. ``write(words, out, ...)``, ``write_difference(words, masks, out, ...)`` and
+    ``write_sum(words, masks, out, ..., cut, up)`` write a stream, to the end of the last lane too; the sums
+    are those of ``(word + up) >> cut`` and a mask.
     """
     return compile_functions(
         (lambda b, x, *rest: _read(Code(b), [x], *rest), 5),
         (lambda b, x, y, *rest: _read(Code(b), [x, y], *rest), 6),
-        (lambda b, x, *rest: _write(Code(b), [x], False, *rest), 5),
-        (lambda b, x, y, *rest: _write(Code(b), [x, y], False, *rest), 6),
-        (lambda b, x, y, *rest: _write(Code(b), [x, y], True, *rest), 6),
+        (lambda b, x, *rest: _write(Code(b), [x], *rest), 5),
+        (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest), 8),
+        (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, less=True), 6),
     )
 
 
@@ -103,9 +104,13 @@ def _read(code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, tabl
     code.loop("read", groups, [*sources, out], step)
 
 
-def _write(code: Code, sources: list[Any], less: bool, out: Any, groups: Any, bits: Any, table: Any) -> None:
+def _write(
+    code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, table: Any, cut: Any = None,
+    up: Any = None, *, less: bool = False,
+) -> None:  # fmt: skip
     """The stream of words, of sums or of differences."""
     b = code.builder
+    shifted = cut and [code.spread(number, _WORDS) for number in (up, cut)]
     kept = _kept(code, bits)
     starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
     shifts, back, first, second, shared, place = (
@@ -122,6 +127,8 @@ def _write(code: Code, sources: list[Any], less: bool, out: Any, groups: Any, bi
         previous = nothing
         for half in range(2):
             words, *masks = (b.load(code.at(x, 32 * half, _WORDS), align=8) for x in sources_at)
+            if shifted:
+                words = b.lshr(b.add(words, shifted[0]), shifted[1])
             for mask in masks:
                 words = (b.sub if less else b.add)(words, mask)
             words = b.and_(words, kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
@@ -43,36 +44,99 @@ def add_rows(x: Tensor, y: Tensor, row: Tensor) -> Tensor:
     return out
 
 
-def add_product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """``x + y z`` of int64 tensors of one shape, contiguous.
+def add_raised(x: Tensor, y: Tensor, shift: int) -> Tensor:
+    """``x + 2^shift y`` of int64 tensors of one shape, contiguous.
 
     Raises:
         ValueError: they have several shapes.
     """
-    _check_shapes(x, y, z)
-    if any_meta(x, y, z) or not compiled():
-        return x + y * z
+    _check_shapes(x, y)
+    if any_meta(x, y):
+        return x
+    if not compiled():
+        return x + (y << shift)
     from secformer_rt.ring import fused
 
     out = empty(tuple(x.shape), torch.int64)
-    fused.add_product(*(as_array(t.contiguous()).reshape(-1) for t in (x, y, z, out)))
+    fused.add_raised(_flat(x), _flat(y), shift, _flat(out))
     return out
 
 
+def upper_bit_clear(public: Tensor, ring: int) -> Tensor:
+    """1 where a number of ``ring`` bits is below ``2^(ring - 1)``, else 0; higher bits do not matter."""
+    if any_meta(public):
+        return public
+    if not compiled():
+        return 1 - ((public >> (ring - 1)) & 1)
+    from secformer_rt.ring import fused
+
+    out = empty(tuple(public.shape), torch.int64)
+    fused.upper_bit_clear(_flat(public), ring, _flat(out))
+    return out
+
+
+def add_chosen(x: Tensor, bit: Tensor, public: Tensor, ring: int) -> Tensor:
+    """``x``, plus ``bit`` where a public number of ``ring`` bits is below ``2^(ring - 1)``; contiguous.
+
+    Raises:
+        ValueError: the tensors have several shapes.
+    """
+    _check_shapes(x, bit, public)
+    if any_meta(x, bit, public):
+        return x
+    if not compiled():
+        return x + upper_bit_clear(public, ring) * bit
+    from secformer_rt.ring import fused
+
+    out = empty(tuple(x.shape), torch.int64)
+    fused.add_chosen(_flat(x), _flat(bit), _flat(public), ring, _flat(out))
+    return out
+
+
+def truncated(public: Tensor, mask: Tensor, bit: Tensor | None, *, ring: int, server: int) -> Tensor:
+    """A server's share of what a truncation has opened: ``public - mask + wrap bit 2^ring``.
+
+    ``wrap`` is :func:`upper_bit_clear`, and server 0 has the public part.
+
+    Args:
+        public: int64 of any shape, in [0, 2^ring).
+        mask: share of the mask, of the same shape.
+        bit: share of the mask's top bit, of the same shape, or None where the last term vanishes.
+        ring: 2 to 63.
+        server: 0 or 1.
+
+    Raises:
+        ValueError: the tensors have several shapes.
+    """
+    _check_shapes(public, mask, *(() if bit is None else (bit,)))
+    if any_meta(public, mask):
+        return public
+    if compiled():
+        from secformer_rt.ring import fused
+
+        out = empty(tuple(public.shape), torch.int64)
+        bits = _flat(public[:0] if bit is None else bit)
+        fused.truncated(_flat(public), _flat(mask), bits, ring, 1 - server, _flat(out))
+        return out
+    share = (public if server == 0 else 0) - mask
+    return share if bit is None else share + ((upper_bit_clear(public, ring) * bit) << ring)
+
+
 def row_squares(
-    public: Tensor, share: Tensor, crossed: tuple[Tensor, Tensor, Tensor] | None, *, ring: int, server: int
+    public: Tensor, share: Tensor, crossed: tuple[Tensor, Tensor] | None, *, ring: int, server: int
 ) -> Tensor:
     """A server's share of what an opening leaves of ``sum x^2``; see ``centred_norm.sum_of_squares``.
 
     Args:
         public: P (..., H) int64.
         share: of R, of the same shape.
-        crossed: w, and shares of b and R b, of the same shape; None where w is 0.
+        crossed: shares of b and R b, of the same shape; None where there is no b.
         ring: K.
         server: 0 or 1.
 
     Returns:
-        (..., 1): ``sum P^2`` (server 0's) ``- 2 sum P R + sum w (2^(K+1) (P b - R b) + 2^(2K) b)``.
+        (..., 1): ``sum P^2`` (server 0's) ``- 2 sum P R + sum w (2^(K+1) (P b - R b) + 2^(2K) b)``, where w
+        is 1 for P below ``2^(K-1)``, else 0.
 
     Raises:
         ValueError: the tensors have several shapes.
@@ -84,16 +148,22 @@ def row_squares(
     if compiled():
         from secformer_rt.ring import fused
 
-        given = (public, share, *(crossed or (public[:0],) * 3))
-        p, r, w, b, rb = (as_array(t.contiguous()).reshape(-1, public.shape[-1]) for t in given)
+        given = (public, share, *(crossed or (public[:0],) * 2))
+        p, r, b, rb = (as_array(t.contiguous()).reshape(-1, public.shape[-1]) for t in given)
         out = empty((*public.shape[:-1], 1), torch.int64)
-        fused.row_squares(p, r, w, b, rb, ring, square, 1 - server, out.numpy().reshape(-1))
+        fused.row_squares(p, r, b, rb, ring, square, 1 - server, out.numpy().reshape(-1))
         return out
     total = public * ((public if server == 0 else 0) - 2 * share)
     if crossed is not None:
-        wrap, bit, product = crossed
-        total = total + wrap * (((public * bit - product) << (ring + 1)) + bit * square)
+        bit, product = crossed
+        total = total + upper_bit_clear(public, ring) * (
+            ((public * bit - product) << (ring + 1)) + bit * square
+        )
     return total.sum(-1, keepdim=True)
+
+
+def _flat(x: Tensor) -> NDArray[np.int64]:
+    return as_array(x.contiguous()).reshape(-1)
 
 
 def _check_shapes(*tensors: Tensor) -> None:

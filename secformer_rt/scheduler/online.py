@@ -111,7 +111,7 @@ def _packed(opening: Open) -> Tensor:
     """What this server sends."""
     if opening.xor:
         return opening.value.contiguous().reshape(-1)
-    return pack_words(opening.share, opening.bits, opening.mask)
+    return pack_words(opening.share, opening.bits, opening.mask, opening.cut, opening.up)
 
 
 def _combine(opening: Open, sent: Tensor, received: Tensor) -> Tensor:

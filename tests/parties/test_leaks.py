@@ -134,7 +134,7 @@ def test_what_holds_shares_does_not_print_them() -> None:
         Open(planes, xor=True),
         term,
         form,
-        Opened(words, ref, words, 64, form),
+        Opened(0, words, ref, words, 12, 20, 64, ref, words),
         Secret(0, words, 12),
         Bits(planes, (8,)),
     )

@@ -134,7 +134,8 @@ def test_a_ring_that_ends_before_the_clip(ring: int, clip: float) -> None:
     kept = torch.where(y >= -int(clip * 2**FRAC), power(y, 5), 0.0)
     assert float((outcome.value() - kept).abs().max()) < 1e-5
     compared = clip + 1 <= 1 << (ring - 1 - FRAC)
-    assert (outcome.plan.server_bytes * 8 > (ring + 4 * 64 + 1) * len(y)) is compared
+    # Of the squares what is not cut off: 64 bits less 2 (12 + 5) - 30, and less 30.
+    assert (outcome.plan.server_bytes * 8 > (ring + 60 + 3 * 34 + 1) * len(y)) is compared
 
 
 def test_a_limit_that_would_grow_is_refused() -> None:

@@ -75,9 +75,9 @@ def test_a_product_widens_the_opening_of_a_truncation(taken: int, ring: int) -> 
     x = random_words(7, 16, bits=26)
     outcome = run_words(build, (x, 26, taken), parameters=[Parameter("w", weights)])
     assert outcome.plan.rounds == 2
-    # Only what the truncation's opening does not hold is opened again.
+    # What is cut off is not opened, and what the opening does not hold is opened after it.
     left = taken - shift
-    assert outcome.plan.server_bytes == packed_size(7 * 16, taken) + packed_size(7 * 16, ring - left)
+    assert outcome.plan.server_bytes == packed_size(7 * 16, left) + packed_size(7 * 16, ring - left)
     difference = signed(total(outcome.results) - (x >> shift) @ weights, ring)
     assert bool((difference.abs() <= weights.abs().sum(0)).all())
 
@@ -94,7 +94,7 @@ def test_heads_widen_the_openings_from_before_they_were_split(ring: int) -> None
 
     x, y = random_words(2, 5, 6, bits=22), random_words(2, 5, 6, bits=22)
     outcome = run_words(build, (x, 20, 32), (y, 20, 32))
-    assert outcome.plan.server_bytes == 2 * (packed_size(60, 32) + packed_size(60, ring - 24))
+    assert outcome.plan.server_bytes == 2 * (packed_size(60, 24) + packed_size(60, ring - 24))
     queries, keys = ((t >> 8).view(2, 5, 2, 3).transpose(1, 2) for t in (x, y))
     difference = signed(total(outcome.results) - queries @ keys.transpose(-1, -2), ring)
     # Every factor may be one unit more.
@@ -157,7 +157,7 @@ def test_gelu_of_one_opening(series: EvenSeries, bits: int) -> None:
     assert float((found - torch.nn.functional.gelu(x)).abs().max()) < 2.5e-3
     assert float((found - torch.nn.functional.gelu(x)).square().mean().sqrt()) < 5e-4
     assert outcome.plan.rounds == 1 and result.ring == 32
-    assert outcome.plan.server_bytes == 3001 * (24 + round(log2(series.period))) // 8 + 1
+    assert outcome.plan.server_bytes == packed_size(3001, 11 + round(log2(series.period)))
     with pytest.raises(ValueError, match="modulo"):
         next(gelu_series(Secret(0, torch.zeros(3, dtype=torch.int64), 24, 29), series))
 

@@ -11,6 +11,7 @@ from secformer_rt.protocols.activations import sigmoid, tanh
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.polynomial import argument, combine, cubic, piecewise, quad, reach
+from secformer_rt.ring.packing import packed_size
 from tests.protocols.common import plain, plan_words, preset, random_words, run_words
 
 FRAC, RANGE = 12, 8
@@ -172,7 +173,8 @@ def test_the_argument(given: int, frac: int, kept: int) -> None:
     assert (x.frac, bits) == (kept, RANGE + kept + 2)
     error = outcome.value(lambda r: r[0]) - words.double() * 2.0**-given
     assert float(error.abs().max()) < (2.0**-kept if given > kept else 1e-12)
-    assert (outcome.plan.rounds, outcome.plan.server_bytes) == (1, 800)
+    sent = packed_size(100, 64 - max(0, given - kept))
+    assert (outcome.plan.rounds, outcome.plan.server_bytes) == (1, sent)
     dealt = sum(outcome.plan.dealer_bytes)
     assert 800 < dealt <= 1600 if given > kept else dealt == 0
 

@@ -17,6 +17,7 @@ from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.inverse import goldschmidt
 from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.relu_softmax import relu_weights, scales_for, two_relu_attend, two_relu_softmax
+from secformer_rt.protocols.truncation import truncate
 from secformer_rt.ring.fixed_point import encode
 from tests.protocols.common import plan_words, preset, run_words
 from tests.protocols.test_softmax import BATCH, BITS, HEADS, SIZE, padding, random, spoiled
@@ -210,13 +211,18 @@ def test_costs(power: int, iterations: int, masked: bool) -> None:
     given = [(meta(1, 2, tokens, tokens), 52), (meta(1, 2, tokens, size), 26)]
     plan = plan_words(build, *given, *([(meta(1, tokens), 0)] if masked else []))
     frac = 12 if power == 1 else 30  # of the weights: a cube's scores keep 10 bits
-    division = plan_words(lambda s, _: goldschmidt(s[0], steps), (meta(1, 2, tokens, 1), frac))
+    scales = scales_for((1.0, 2.0 ** (5 + 5 * power)), frac, 26)
+
+    def divided(s: list[Secret], _: Model) -> Protocol[Secret]:
+        quotient = yield from goldschmidt(s[0], steps)
+        return (yield from truncate(quotient, scales.reciprocal))
+
+    division = plan_words(divided, (meta(1, 2, tokens, 1), frac))
     # Scores; their comparison and its conversion; the division, and its truncation.
-    assert plan.rounds == 3 + division.rounds + 1
-    # Scores, weights and the comparison; values and the context.
-    scores = pairs * 16 + pairs * (11 if power == 1 else 9) // 8
-    values = rows * size * 16
-    # Where sums leave no room, both are truncated, and what was cut off is opened for the product.
-    scales = scales_for((1.0, 2.0 ** (5 + 5 * power)), 30, 26)
-    cut = 0 if power == 1 else pairs * (30 - scales.weights) // 8 + rows * size * (26 - scales.values) // 8
-    assert plan.server_bytes == scores + values + cut + division.server_bytes + 8 * rows
+    assert plan.rounds == 3 + division.rounds
+    # Of scores and the context what is not cut off, a word of weights and of values, and the comparison.
+    # Where sums leave no room, weights and values are truncated, which opens the same word in two parts.
+    scores = pairs * ((24, 22)[power > 1] + 64 + (11 if power == 1 else 9)) // 8
+    context = min(frac, scales.weights) + min(26, scales.values) - scales.context
+    values = rows * size * (64 + 64 - context) // 8
+    assert plan.server_bytes == scores + values + division.server_bytes

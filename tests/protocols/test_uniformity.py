@@ -304,7 +304,8 @@ def test_a_reused_seed_is_noticed(case: str) -> None:
 
 def test_a_reused_seed_shows_the_difference_of_two_inputs() -> None:
     seeds = fresh_seeds()
-    one, two = run("truncate", 0, seeds), run("truncate", 1000, seeds)
+    # Of which 14 bits are cut off.
+    one, two = run("truncate", 0, seeds), run("truncate", 1000 << 14, seeds)
     difference = openings(two)[0][4] - openings(one)[0][4]
     assert difference.unique().tolist() == [1000]
     with pytest.raises(AssertionError):

@@ -143,3 +143,24 @@ def test_streams_of_several_blocks(backend: str, bits: int) -> None:
             assert torch.equal(alone, pack_words(share, bits))
         assert torch.equal(found, (share + mask) & (2**bits - 1))
         assert torch.equal(twice, (2 * share + mask) & (2**bits - 1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(st.data(), st.integers(1, 63), st.integers(0, 150), seeds)
+def test_bits_are_cut_off_before_a_mask_is_added(
+    backend: str, data: st.DataObject, bits: int, count: int, seed: int
+) -> None:
+    cut = data.draw(st.integers(0, 64 - bits))
+    up = data.draw(st.integers(0, (1 << min(62, cut + bits)) - 1))
+    x, mask = words(seed, count), words(seed + 1, count)
+    with using(backend):
+        found = unpack_words(pack_words(x, bits, mask, cut, up), (count,), bits)
+    assert torch.equal(found, (((x + up) >> cut) + mask) & ((1 << bits) - 1))
+
+
+@pytest.mark.parametrize("cut", [-1, 33])
+def test_so_many_bits_cannot_be_cut_off(cut: int) -> None:
+    with pytest.raises(ValueError, match="cannot be cut off"):
+        pack_words(words(1, 3), 32, words(2, 3), cut)
+    with pytest.raises(ValueError, match="without a mask"):
+        pack_words(words(1, 3), 32, cut=1)

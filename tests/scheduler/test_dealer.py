@@ -96,8 +96,8 @@ def test_the_shares_are_of_what_was_derived() -> None:
     )
     (r, eight, twenty, bit), (product, small) = opened(plan, fresh_seeds())
     assert torch.equal(bit, (r < 0).to(torch.int64))
-    assert torch.equal(eight, (r >> 8) & ((1 << 56) - 1))
-    assert torch.equal(twenty, (r >> 20) & ((1 << 44) - 1))
+    assert torch.equal(eight, ((r >> 8) & ((1 << 56) - 1)) + (1 << 54))
+    assert torch.equal(twenty, ((r >> 20) & ((1 << 44) - 1)) + (1 << 42))
     assert torch.equal(product, r * eight)
     assert torch.equal(small, (bit * r) & ((1 << 44) - 1))
 
