@@ -35,6 +35,7 @@ from secformer_rt.graph.models import as_encoder
 from secformer_rt.graph.preset import Preset
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.settings import Settings, Store
+from secformer_rt.scheduler.products import products
 
 PASSES = 3  # in plaintext, on all cores and on one: the fastest counts, since the parties emptied the caches
 
@@ -143,7 +144,8 @@ def bench_inference(
                 on_progress(Stage("in flight"))
                 volley = _volley(owner, job.batches[0], in_flight)
             on_progress(Stage("limits"))
-            roofline = Roofline.of(answers[0].plan, measure_limits(settings))
+            plan = answers[0].plan
+            roofline = Roofline.of(plan, measure_limits(settings, products(plan)))
             grown = []
             if growth is not None:
                 positions = job.architecture.positions

@@ -82,9 +82,10 @@ def _roofline(roofline: Roofline) -> dict[str, Any]:
     roles = {role: getattr(roofline.products, role) for role in ("online", "offline", "dealer")}
     return {
         "macs": {
-            role: {f"int{width}": macs[width] for width in limits.gmac_per_s} for role, macs in roles.items()
+            role: {f"{width} bits": macs[width] for width in limits.gmac_per_s}
+            for role, macs in roles.items()
         },
-        "gmac_per_s": {f"int{width}": rate for width, rate in limits.gmac_per_s.items()},
+        "gmac_per_s": {f"{width} bits": rate for width, rate in limits.gmac_per_s.items()},
         "product_seconds": {role: roofline.compute_s(macs) for role, macs in roles.items()},
         "rtt_ms": limits.network.rtt_ms,
         "mbit": limits.network.mbit,
@@ -150,7 +151,7 @@ def _roofline_table(told: Mapping[str, Any]) -> Table:
     roof = told["roofline"]
     macs, rates = roof["macs"]["online"], roof["gmac_per_s"]
     table = number_table("Online at the machine's peaks", "what", "how much", "peak", "seconds")
-    done = ", ".join(f"{macs[kind] / 1e9:.2f} G {kind}" for kind in macs)
+    done = ", ".join(f"{macs[kind] / 1e9:.2f} G of {kind}" for kind in macs)
     peak = ", ".join(f"{rate:.1f}" for rate in rates.values())
     table.add_row(PARTS["compute"], done, f"{peak} GMAC/s", f"{roof['seconds']['compute']:.3f}")
     sent = told["bytes"]["server0_server1"]["payload"] / 2e6

@@ -23,14 +23,13 @@ from secformer_rt.scheduler.predict import Work, on_network, work
 from secformer_rt.scheduler.products import Products, products
 from secformer_rt.transport.channel import parse_address
 
-DTYPES: Final = {HALF: torch.int32, WORD: torch.int64}
 SHAPE: Final = (128, 768, 3072)  # of the probe's product: BERT_BASE's largest at 128 tokens
 PROBES: Final = 7  # of which the fastest counts
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Peaks: 10^9 multiply-accumulates a second of one party by the kernel's width, and a link's network."""
+    """Peaks: 10^9 multiply-accumulates a second of one party by bits that are kept, and a link's network."""
 
     gmac_per_s: Mapping[int, float]
     network: Network
@@ -80,8 +79,10 @@ class Roofline:
         return sum(macs[width] / (1e9 * self.limits.gmac_per_s[width]) for width in macs)
 
 
-def measure_limits(settings: Settings) -> Limits:
+def measure_limits(settings: Settings, products: Products) -> Limits:
     """Probe the kernels here, with as many threads as a party has, and the links from here to the servers.
+
+    Kernels are those of ``products`` and that of whole words.
 
     Where both servers are on one machine, two products run at once, as theirs do.
 
@@ -94,7 +95,8 @@ def measure_limits(settings: Settings) -> Limits:
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        peaks = {width: _kernel_peak(dtype, side_by_side) for width, dtype in DTYPES.items()}
+        widths = sorted({*products.online, *products.offline, *products.dealer, WORD})
+        peaks = {width: _kernel_peak(width, side_by_side) for width in widths}
     finally:
         torch.set_num_threads(threads)
     links = examined_links(settings).values()
@@ -107,20 +109,22 @@ def measure_limits(settings: Settings) -> Limits:
     return Limits(peaks, Network(name="measured", rtt_ms=min(trips), mbit=max(rates)))
 
 
-def _kernel_peak(dtype: torch.dtype, side_by_side: int) -> float:
+def _kernel_peak(bits: int, side_by_side: int) -> float:
     """Of each, where so many parties compute at once: they share memory, and often the cores' units."""
     prepare()
     rows, depth, columns = SHAPE
     generator = torch.Generator().manual_seed(1)
     left, right = (
-        torch.randint(-(1 << 31), 1 << 31, shape, generator=generator).to(dtype)
+        torch.randint(-(1 << 31), 1 << 31, shape, generator=generator).to(
+            torch.int32 if bits <= HALF else torch.int64
+        )
         for shape in ((rows, depth), (depth, columns))
     )
     packed = pack(right)
     together = threading.Barrier(side_by_side)
 
     def probe(_: int) -> list[float]:
-        return [_seconds(left, packed, together) for _ in range(PROBES)]
+        return [_seconds(left, packed, bits, together) for _ in range(PROBES)]
 
     with ThreadPoolExecutor(side_by_side) as pool:
         seconds = list(zip(*pool.map(probe, range(side_by_side)), strict=True))
@@ -128,8 +132,8 @@ def _kernel_peak(dtype: torch.dtype, side_by_side: int) -> float:
     return 1e-9 * rows * depth * columns / fastest
 
 
-def _seconds(left: torch.Tensor, packed: PackedMatrix, together: threading.Barrier) -> float:
+def _seconds(left: torch.Tensor, packed: PackedMatrix, bits: int, together: threading.Barrier) -> float:
     together.wait()
     began = time.perf_counter()
-    matmul_packed(left, packed)
+    matmul_packed(left, packed, bits)
     return time.perf_counter() - began

@@ -72,7 +72,7 @@ class WeightProduct(Correlation):
     ) -> list[Tensor]:
         """Subtract R F, offline."""
         weight = weights[str(self.weight.deal)]
-        return [shares[0].sub_(matmul_packed(masks[0], weight.public))]
+        return [shares[0].sub_(matmul_packed(masks[0], weight.public, self.bits))]
 
     @property
     def prepared_from(self) -> tuple[Ref, ...]:
@@ -109,7 +109,7 @@ class MatrixProduct(Correlation):
 
 def _matmul(a: Tensor, b: Tensor, ring: int) -> Tensor:
     """A @ B modulo ``2^ring`` at least, in int64 or int32."""
-    return matmul(a, b.to(torch.int64 if ring > HALF else torch.int32))
+    return matmul(a, b.to(torch.int64 if ring > HALF else torch.int32), ring)
 
 
 def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = None) -> Protocol[Secret]:
@@ -126,7 +126,7 @@ def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = No
     opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
     dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring))
-    frac, product = x.frac + weight.frac, matmul_packed(opened.public, weight.share)
+    frac, product = x.frac + weight.frac, matmul_packed(opened.public, weight.share, ring)
     if offset is None:
         share = add(dealt.shares[0], product)
     else:

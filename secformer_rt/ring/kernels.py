@@ -12,6 +12,8 @@ from torch import Tensor
 
 from secformer_rt.ring.jit import Backend, any_meta, as_array, backend, compiled, empty
 
+WORD_BITS = 64
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedMatrix:
@@ -58,12 +60,13 @@ def prepare() -> None:
             _products(backend()).prepare(backend(), dtype)
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(a: Tensor, b: Tensor, bits: int = WORD_BITS) -> Tensor:
     """A @ B modulo 2^64, or modulo 2^32 for int32.
 
     Args:
         a: (..., M, K) int64 or int32.
         b: (..., K, N) of the same type, or int32, with batch dimensions that broadcast against a's.
+        bits: it need only hold modulo ``2^bits``, which may be faster.
 
     Returns:
         (..., M, N) of b's type, contiguous.
@@ -85,13 +88,12 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         return torch.matmul(a.to(b.dtype), b)
     if b.ndim == 2:
         # One B for the whole batch: its rows may as well be rows of one tall A.
-        return _multiply(
-            a.reshape(1, math.prod(a.shape[:-1]), a.shape[-1]), b.unsqueeze(0), None, backend()
-        ).view(shape)
+        rows = a.reshape(1, math.prod(a.shape[:-1]), a.shape[-1])
+        return _multiply(rows, b.unsqueeze(0), None, backend(), bits).view(shape)
     count = math.prod(batch)
     left = a.expand(*batch, *a.shape[-2:]).reshape(count, *a.shape[-2:])
     right = b.expand(*batch, *b.shape[-2:]).reshape(count, *b.shape[-2:])
-    return _multiply(left, right, None, backend()).view(shape)
+    return _multiply(left, right, None, backend(), bits).view(shape)
 
 
 def pack(b: Tensor) -> PackedMatrix:
@@ -110,12 +112,13 @@ def pack(b: Tensor) -> PackedMatrix:
     return PackedMatrix(_products(layout).pack(b, layout), rows, columns, layout)
 
 
-def matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
+def matmul_packed(a: Tensor, packed: PackedMatrix, bits: int = WORD_BITS) -> Tensor:
     """A @ B for a packed B, modulo 2^64 or 2^32.
 
     Args:
         a: (..., M, K) of B's type, or int64; a vector (K,) is one row.
         packed: B, (K, N).
+        bits: it need only hold modulo ``2^bits``, which may be faster.
 
     Returns:
         (..., M, N) of B's type, contiguous.
@@ -132,7 +135,8 @@ def matmul_packed(a: Tensor, packed: PackedMatrix) -> Tensor:
     if packed.layout is Backend.PLAIN:
         return torch.matmul(a.to(packed.data.dtype), packed.data)
     left = a.reshape(1, math.prod(a.shape[:-1]), packed.rows)
-    return _multiply(left, packed.data.new_empty((1, 0, 0)), packed, packed.layout).view(shape)
+    nothing = packed.data.new_empty((1, 0, 0))
+    return _multiply(left, nothing, packed, packed.layout, bits).view(shape)
 
 
 def harmonic_sum(
@@ -204,11 +208,11 @@ def _products(layout: Backend) -> ModuleType:
     return tile_products
 
 
-def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend) -> Tensor:
+def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend, bits: int) -> Tensor:
     """(G, M, K) times (G, K, N), or times a packed matrix; the backend is a compiled one."""
     out = empty((a.shape[0], a.shape[1], packed.columns if packed else b.shape[-1]), b.dtype)
     panels = packed.data if packed else b.new_empty(0)
-    _products(layout).multiply(a, b, panels, out, layout)
+    _products(layout).multiply(a, b, panels, out, layout, bits)
     return out
 
 

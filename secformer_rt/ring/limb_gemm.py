@@ -24,7 +24,7 @@ DEPTH = 64
 UNIT = ROWS * DEPTH
 
 # Where in the array of addresses each function's is.
-SPLIT, SPLIT_WORDS, INTERLEAVE, MULTIPLY, CONFIGURE, RELEASE, PALETTE = range(7)
+SPLIT, SPLIT_WORDS, INTERLEAVE, CONFIGURE, RELEASE, MULTIPLY, PALETTE = range(7)
 
 # Words of the room that a product works in: a block of A, a panel of B, a unit to fill up, sums.
 PANEL_AT = BLOCK_ROWS * BLOCK_DEPTH

@@ -6,7 +6,8 @@ With a = sum over i of 2^(8 i) a_i, its limbs a_i in [0, 256), and b alike,
 
 where s goes up to 3 modulo 2^32 and to 7 modulo 2^64: 10 and 36 products of bytes for one of words. One
 instruction multiplies 16 rows of 64 bytes by 64 rows of 16 and adds to 256 sums of 32 bits. Modulo 2^32 these
-may wrap; modulo 2^64 they must not, and do not while k < 2^32 / (8 * 255^2) = 8,256.
+may wrap; modulo 2^64 they must not, and do not while k < 2^32 / (8 * 255^2) = 8,256. A product that is wanted
+modulo 2^(8 n) only takes the sums below n: 6 products of bytes for 24 bits, 15 for 40.
 
 A unit of A, 16 rows and 64 columns, lies as one matrix a limb; so does a unit of B, 64 rows and 16 columns,
 where row q of a matrix holds for each column the limbs of words 4 q to 4 q + 3. Either takes as many bytes
@@ -80,15 +81,18 @@ def interleave(code: Code, size: int, source: Any, stride: Any, out: Any) -> Non
     code.loop("interleave", WORD(DEPTH // 4), [source, out], step)
 
 
-def multiply(code: Code, size: int, a: Any, b: Any, c: Any, stride: Any, units: Any, sums: Any) -> None:
+def multiply(
+    code: Code, size: int, count: int, a: Any, b: Any, c: Any, stride: Any, units: Any, sums: Any
+) -> None:
     """Add the product of ``units`` units of A and of B to 16 rows of 16 words of C, ``stride`` bytes apart.
 
-    ``sums`` is the address of room for ``SUMS`` matrices.
+    It holds modulo ``2^(8 count)``. ``sums`` is the address of room for ``SUMS`` matrices.
     """
     builder = code.builder
     words = ir.VectorType(ir.IntType(8 * size), ROWS)
-    for first in range(0, size, SUMS):
-        orders = _orders(size, first)
+    for first in range(0, count, SUMS):
+        end = min(count, first + SUMS)
+        orders = _orders(first, end)
 
         def step(carried: list[Any], orders: list[tuple[Any, ...]] = orders) -> list[Any]:
             a_at, b_at = carried
@@ -101,16 +105,16 @@ def multiply(code: Code, size: int, a: Any, b: Any, c: Any, stride: Any, units: 
                     _instruct(code, name, _BYTE(register), place, WORD(DEPTH))
             return [builder.add(x, WORD(MATRIX * size)) for x in carried]
 
-        for register in range(SUMS):
+        for register in range(end - first):
             _instruct(code, "tilezero", _BYTE(register))
         code.loop(f"sums{first}", units, [a, b], step)
-        for register in range(SUMS):
+        for register in range(end - first):
             place = code.at(sums, MATRIX * register, _BYTE)
             _instruct(code, "tilestored64", _BYTE(register), place, WORD(DEPTH))
         for r in range(ROWS):
             place = code.at(builder.add(c, builder.mul(WORD(r), stride)), 0, words)
             total = builder.load(place, align=size)
-            for s in range(SUMS):
+            for s in range(end - first):
                 part = builder.load(code.at(sums, MATRIX * s + DEPTH * r, _ROW), align=DEPTH)
                 wide = builder.zext(part, words) if size > 4 else part
                 total = builder.add(total, builder.shl(wide, ir.Constant(words, [8 * (first + s)] * ROWS)))
@@ -131,15 +135,15 @@ def _transposed(code: Code, rows: list[Any]) -> list[Any]:
     return [lows[0], lows[1], highs[0], highs[1]]
 
 
-def _orders(size: int, first: int) -> list[tuple[Any, ...]]:
-    """What to load and to multiply for the sums ``first`` to ``first + SUMS - 1``, with few loads.
+def _orders(first: int, end: int) -> list[tuple[Any, ...]]:
+    """What to load and to multiply for the sums from ``first`` up to ``end``, with few loads.
 
     Returns:
         ("tileloadd64", register, whether of B, limb) and ("tdpbuud", sum, register, register).
     """
     pairs = []
-    for i in range(size):
-        row = [j for j in range(size) if first <= i + j < first + SUMS]
+    for i in range(end):
+        row = [j for j in range(end) if first <= i + j < end]
         # Back and forth, so that a row begins with what the last one ended with.
         pairs += [(i, j) for j in (row if i % 2 else reversed(row))]
     held: dict[tuple[bool, int], int] = {}

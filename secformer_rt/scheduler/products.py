@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from math import prod
 
 from secformer_rt.protocols.correlations import Ref
-from secformer_rt.protocols.linear import HALF, MatrixProduct, WeightProduct
-from secformer_rt.protocols.rings import WORD
+from secformer_rt.protocols.linear import MatrixProduct, WeightProduct
 from secformer_rt.scheduler.plan import Plan
-
-WIDTHS = (HALF, WORD)  # bits of the two kernels' numbers
 
 
 @dataclass(slots=True)
 class Products:
-    """Multiply-accumulates by the width of the kernel: of one server online and offline, and of the dealer.
+    """Multiply-accumulates by bits that are kept: of one server online and offline, and of the dealer.
+
+    Bits are whole bytes, since there are kernels that multiply these.
 
     With a provisioned weight, a server does one product online (``X W``) and one offline (``R F``); between
     two secrets it does two online. The dealer does one of either.
@@ -28,7 +27,7 @@ class Products:
 
 
 def products(plan: Plan) -> Products:
-    """Count a plan's products; those in rings of at most 32 bits are the int32 kernel's."""
+    """Count a plan's products."""
     found = Products()
     for planned in plan.deals:
         correlation = planned.correlation
@@ -38,7 +37,7 @@ def products(plan: Plan) -> Products:
             macs, online, offline = prod(correlation.shape) * _columns(plan, correlation.left), 2, 0
         else:
             continue
-        width = HALF if correlation.bits <= HALF else WORD
+        width = -(-correlation.bits // 8) * 8
         found.online[width] += online * macs
         found.offline[width] += offline * macs
         found.dealer[width] += macs

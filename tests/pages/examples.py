@@ -140,7 +140,7 @@ def ops_summary() -> dict[str, Any]:
 
 def inference_summary(**changes: Any) -> dict[str, Any]:
     kinds = ("matmul", "elementwise", "prg", "packing", "send", "receive", "rest")
-    macs = {"int32": 10_000_000_000, "int64": 3_000_000_000}
+    macs = {"32 bits": 10_000_000_000, "64 bits": 3_000_000_000}
     return {
         "model": "bert-base",
         "preset": "swift",
@@ -171,7 +171,7 @@ def inference_summary(**changes: Any) -> dict[str, Any]:
         },
         "roofline": {
             "macs": dict.fromkeys(("online", "offline", "dealer"), macs),
-            "gmac_per_s": {"int32": 20.0, "int64": 10.0},
+            "gmac_per_s": {"32 bits": 20.0, "64 bits": 10.0},
             "product_seconds": dict.fromkeys(("online", "offline", "dealer"), 0.8),
             "rtt_ms": 0.5,
             "mbit": 8000.0,

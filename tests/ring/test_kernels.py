@@ -33,6 +33,24 @@ def test_matmul_is_exact(backend: str, m: int, k: int, n: int, seed: int) -> Non
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bits", [5, 16, 18, 31, 32, 39, 41, 56, 63])
+def test_a_product_may_hold_in_a_smaller_ring(backend: str, bits: int) -> None:
+    dtype = torch.int32 if bits <= 32 else torch.int64
+    a, b = words(bits, 2, 21, 130), words(bits + 1, 2, 130, 19).to(dtype)
+    kept = (1 << bits) - 1
+    for left in (a, a.to(dtype)):
+        expected = torch.stack(
+            [exact_matmul(x, y.to(torch.int64)) for x, y in zip(left.long(), b, strict=True)]
+        )
+        with using(backend):
+            found = matmul(left, b, bits)
+            packed = matmul_packed(left[0], pack(b[0]), bits)
+        assert found.dtype == dtype
+        assert not ((found.to(torch.int64) - expected) & kept).any()
+        assert not ((packed.to(torch.int64) - expected[0]) & kept).any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("value", EXTREMES)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 7, 300])
 def test_extreme_values(backend: str, value: int, depth: int) -> None:

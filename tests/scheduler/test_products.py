@@ -1,4 +1,4 @@
-"""Products are counted for the kernel that does them."""
+"""Products are counted by the bytes that are kept of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 
 from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.linear import HALF, Weight, linear, secret_matmul
-from secformer_rt.protocols.rings import WORD
 from secformer_rt.ring.kernels import pack
 from secformer_rt.scheduler.plan import plan_protocol
 from secformer_rt.scheduler.products import products
@@ -25,13 +24,13 @@ def weight(ring: int) -> Weight:
 
 
 def test_with_a_weight() -> None:
-    for ring, width in ((30, HALF), (32, HALF), (33, WORD), (64, WORD)):
+    for ring, width in ((18, 24), (30, 32), (32, 32), (33, 40), (64, 64)):
         found = products(plan_protocol(linear(secret(2, 3, 5), weight(ring), ring)))
         assert found.online == found.offline == found.dealer == Counter({width: 2 * 3 * 5 * 7})
 
 
 def test_between_secrets() -> None:
-    for ring, width in ((24, HALF), (64, WORD)):
+    for ring, width in ((24, 24), (39, 40), (64, 64)):
         found = products(plan_protocol(secret_matmul(secret(2, 3, 5), secret(2, 5, 7), ring=ring)))
         assert found.online == Counter({width: 2 * 2 * 3 * 5 * 7})
         assert found.dealer == Counter({width: 2 * 3 * 5 * 7})
