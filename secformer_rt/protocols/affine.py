@@ -18,7 +18,7 @@ def affine(x: Secret, gain: Gain, offset: Secret, *, frac: int) -> Protocol[Secr
         offset: beta (H,).
         frac: fraction bits of x; the result has those of the gain as well.
 
-    Cost: 1 round; 8 bytes an element each way; dealer: the truncation's and as much for its product.
+    Cost: the truncation's; dealer: as much again for the product.
     Error: x's rounding times the gain.
     Security: the opening is a truncation's, or masked by :func:`~.masking.open_masked`.
     Source: THE-X (arXiv 2206.00216), section 3.2.

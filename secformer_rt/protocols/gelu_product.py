@@ -29,9 +29,9 @@ def gelu_product(
     product of forms that are all open by then, so that nothing is opened for it. A fitted series is as good
     a little below its cut, so the comparison need not look at the lowest bits of x.
 
-    Cost: 3 rounds: x's truncation, the series' with the comparison, the bits' conversion; x's ring, 32 bits,
-    the comparison's and 2 an element each way; dealer: the series', and ``ring`` bits or fewer for each of
-    12 products of masks.
+    Cost: 3 rounds: x's truncation, the series' with the comparison, the bits' conversion; x's ring less
+    what is cut off, 16 bits, the comparison's and 2 an element each way; dealer: the series', and ``ring``
+    bits or fewer for each of 12 products of masks.
     Error: the series' own, of which 2^-12 |x| / 2 is rounding.
     Security: truncations and the comparison's bits, each opened once.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU; the product of three is ours.

@@ -78,8 +78,8 @@ def goldschmidt(x: Secret, steps: GoldschmidtSteps, comparison: Comparison = "ta
     made of, and p and q use the same m, so its rounding does not spoil ``q = x p / eta``.
     Beside the iterations x is compared with the ends of its range; outside, the result is that of the end.
 
-    Cost: one round an iteration, at least 4; 8 bytes an element in the first and 16 in every other, each way,
-    and the comparison's bits.
+    Cost: one round an iteration, at least 4; an element in the first and two in every other, each way, of
+    up to 8 bytes, less what is cut off; and the comparison's bits.
     Error: relative, once converged, 2^-17 + (eta/low) 2^-39 for 1/x and 2^-13 + (eta/low) 2^-28 for
     1/sqrt(x). Source: SecFormer, section 3; the steps and the ends are ours.
 
@@ -179,8 +179,8 @@ def newton(x: Secret, steps: NewtonSteps, comparison: Comparison = "tables") -> 
     ``y <- y (2 - w)`` with ``w = x y``, or ``y <- y (3 - w) / 2`` with ``w = x y^2``. x is opened once, so w
     needs no opening beyond that of y. The ends of the range are treated as in :func:`goldschmidt`.
 
-    Cost: 2 rounds an iteration and 1, at least 4; 8 bytes an element and round each way, and the comparison's
-    bits.
+    Cost: 2 rounds an iteration and 1, at least 4; up to 8 bytes an element and round each way, less what is
+    cut off, and the comparison's bits.
     Error: relative, once converged, 2^-17 + (eta/low) 2^-36 for 1/x and 2^-13 + (eta/low) 2^-30 for
     1/sqrt(x); ``eta/low`` at most 2^18. Source: CrypTen (arXiv 2109.00984), appendix C, whose start is an
     exponential.

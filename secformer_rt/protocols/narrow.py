@@ -15,7 +15,7 @@ from secformer_rt.protocols.gelu_product import INSIDE_FRAC, gelu_product
 from secformer_rt.protocols.gelu_series import gelu_series
 from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.model import Model
-from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad
+from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad, values_ring
 from secformer_rt.protocols.rings import WORD, Rings, ring_for
 from secformer_rt.protocols.softmax import MASKED
 from secformer_rt.protocols.truncation import truncate_many
@@ -53,16 +53,30 @@ def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) ->
     heads = rings.reads(node.name, ir.SplitHeads)
     if heads is None:
         return y
+    scores, attend = rings.reads(heads.name, ir.Scores), rings.reads(heads.name, ir.Attend)
+    needed = WORD - 1
+    if scores is not None:
+        needed = _scores_ring(rings, scores)
+    elif attend is not None:
+        needed = min(needed, _values_ring(rings, attend, node.name, y.shape[1]))
     # Of queries, the left factor of scores, the product takes the opening alone.
-    scores = rings.reads(heads.name, ir.Scores)
     left = scores is not None and scores.inputs[0] == heads.name != scores.inputs[1]
-    (y,) = yield from truncate_many(y, (rings.bits.function,), _consumer_ring(rings, scores), shares=not left)
+    (y,) = yield from truncate_many(y, (rings.bits.function,), needed, shares=not left)
     return y
 
 
-def _consumer_ring(rings: Rings, scores: ir.Node | None) -> int:
-    """The ring of the product that reads queries and keys, or else values."""
-    return WORD - 1 if scores is None else _scores_ring(rings, scores)
+def _values_ring(rings: Rings, attend: ir.Node, values: str, tokens: int) -> int:
+    """The ring of the weights' product with values."""
+    choice = rings.preset.softmax
+    assert isinstance(choice, TwoQuad | ExactSoftmax)
+    reach, scores = rings.reach(values, float(1 << rings.bits.range)), _reach(rings, attend)
+    masked = len(attend.inputs) == 3
+    return values_ring(choice, rings.bits.function, reach, tokens, scores, masked=masked)
+
+
+def _reach(rings: Rings, attend: ir.Node) -> float:
+    """What a softmax's scores stay below in absolute value."""
+    return min(MASKED, rings.reach(attend.inputs[0], MASKED))
 
 
 def _scores_ring(rings: Rings, node: ir.Node) -> int:
@@ -112,8 +126,7 @@ def _attend(rings: Rings, node: ir.Node, wires: list[Secret]) -> Protocol[Secret
         bounds = inverse_range(rings.graph, node, preset, rings.calibration)
         return narrow_two_quad(scores, given, preset.softmax, iteration, bounds)
     assert isinstance(preset.softmax, ExactSoftmax)
-    reach = min(MASKED, rings.reach(node.inputs[0], MASKED))
-    return narrow_exact(scores, given, preset.softmax, iteration, reach)
+    return narrow_exact(scores, given, preset.softmax, iteration, _reach(rings, node))
 
 
 def _gelu(rings: Rings, node: ir.Node, choice: FourierErf, x: Secret) -> Protocol[Secret]:

@@ -52,9 +52,33 @@ class Attention:
     result_frac: int  # in which the result's next opening has ``ring`` bits
     comparison: Comparison
 
+    def product_ring(self, choice: TwoQuad | ExactSoftmax, scores: float) -> int:
+        """See :func:`values_ring`."""
+        values, masked = self.values, self.mask is not None
+        return values_ring(choice, values.frac, self.value_reach, values.shape[-2], scores, masked=masked)
+
     def result_ring(self, frac: int) -> int:
         """The ring of a result with so many fraction bits, of which some will be cut off."""
         return min(WORD, self.ring + frac - self.result_frac)
+
+
+def values_ring(
+    choice: TwoQuad | ExactSoftmax, frac: int, reach: float, tokens: int, scores: float, *, masked: bool
+) -> int:
+    """The ring of the weights' product with values below ``reach``, of ``frac`` fraction bits.
+
+    Args:
+        choice: how the weights are made.
+        frac: of the values.
+        reach: of the values.
+        tokens: keys.
+        scores: what scores are below in absolute value.
+        masked: whether there is padding.
+    """
+    if isinstance(choice, TwoQuad):
+        return ring_for(QUAD_FRAC + frac, 2 * reach)
+    buckets = buckets_for(choice, scores, masked=masked)
+    return ring_for(WEIGHT_FRAC + frac, tokens * exp(1 if buckets is None else buckets.top) * reach)
 
 
 def narrow_two_quad(
@@ -73,7 +97,7 @@ def narrow_two_quad(
     exponent = deflation(iteration, bounds)
     given = replace(given, frac=min(given.frac, SCORE_FRAC))
     square = 2 * given.frac
-    matmul_ring = ring_for(QUAD_FRAC + given.values.frac, 2 * given.value_reach)
+    matmul_ring = given.product_ring(choice, 0)
     shift = square + exponent - QUAD_FRAC
     weight_ring = min(WORD, max(matmul_ring + shift, ring_for(square, 2.0**exponent) + 1))
     scores = yield from _opened(scores, given, weight_ring, matmul_ring, shares=False)
@@ -89,7 +113,10 @@ def narrow_two_quad(
     weights = squares.local(squares.share, square + exponent)
     reciprocal, context = yield from parallel(
         eta_over_sum(squares, choice, iteration, bounds, given.comparison, QUAD_RECIPROCAL_FRAC),
-        booked("matmul", _weighted(weights, QUAD_FRAC, given, matmul_ring, QUAD_CONTEXT_FRAC)),
+        booked(
+            "matmul",
+            _weighted(weights, QUAD_FRAC, given, matmul_ring, QUAD_CONTEXT_FRAC, QUAD_RECIPROCAL_FRAC),
+        ),
     )
     return (yield from _normalised(context, reciprocal, given))
 
@@ -112,7 +139,7 @@ def narrow_exact(
     buckets = buckets_for(choice, reach, masked=given.mask is not None)
     top = 1 if buckets is None else buckets.top
     most = scores.shape[-1] * exp(top)
-    matmul_ring = ring_for(WEIGHT_FRAC + given.values.frac, most * given.value_reach)
+    matmul_ring = given.product_ring(choice, reach)
     sum_ring = max(matmul_ring, ring_for(SUM_FRAC + 1, most))
     scores = yield from _opened(scores, given, WORD, matmul_ring, shares=True)
     distance = yield from _distance(scores, given, buckets, reach)
@@ -126,7 +153,12 @@ def narrow_exact(
             total, "reciprocal", choice.division, iteration, (0.5, high), frac=RECIPROCAL_FRAC + spare,
             input_frac=SUM_FRAC, slope_frac=40, comparison=given.comparison,
         ),
-        booked("matmul", _weighted(weights, WEIGHT_FRAC, given, matmul_ring, CONTEXT_FRAC - spare)),
+        booked(
+            "matmul",
+            _weighted(
+                weights, WEIGHT_FRAC, given, matmul_ring, CONTEXT_FRAC - spare, RECIPROCAL_FRAC + spare
+            ),
+        ),
     )  # fmt: skip
     return (yield from _normalised(context, reciprocal, given))
 
@@ -166,12 +198,18 @@ def _distance(scores: Secret, given: Attention, buckets: Buckets | None, reach: 
     return narrow.local(narrow.share - highest.share)
 
 
-def _weighted(weights: Secret, frac: int, given: Attention, ring: int, result: int) -> Protocol[Secret]:
-    """Weights times the values, opened with ``result`` fraction bits by its truncation."""
+def _weighted(
+    weights: Secret, frac: int, given: Attention, ring: int, result: int, more: int
+) -> Protocol[Secret]:
+    """Weights times the values, opened with ``result`` fraction bits by its truncation.
+
+    It will be multiplied by what has ``more`` fraction bits.
+    """
     if weights.frac > frac:
         (weights,) = yield from truncate_many(weights, (frac,), ring, shares=False)
     context = yield from secret_matmul(weights, given.values, ring=ring)
-    (context,) = yield from truncate_many(context, (result,), shares=False)
+    wide = given.result_ring(result + more)
+    (context,) = yield from truncate_many(context, (result,), wide, shares=False)
     return context
 
 

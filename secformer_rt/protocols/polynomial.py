@@ -31,8 +31,8 @@ POWER_LIMIT = 50  # a power stays below 2^POWER_LIMIT units: its coefficient the
 def argument(x: Secret, frac: int, bits: int) -> Protocol[tuple[Secret, Opened, int]]:
     """X with at most ``frac`` and at most 12 fraction bits, its opening, and its width with that many.
 
-    ``bits`` is its width with ``frac``. Cost: 1 round; 8 bytes an element each way; the truncation's
-    dealer words (8 to 16 bytes), 0 if x has no more fraction bits than that.
+    ``bits`` is its width with ``frac``. Cost: the truncation's; 1 round and 8 bytes an element each way if
+    x has no more fraction bits than that.
     """
     kept = min(frac, ARGUMENT_FRAC)
     x = yield from truncate(x, kept)
@@ -63,8 +63,7 @@ def quad(x: Secret, choice: Quad, *, frac: int, bits: int) -> Protocol[Secret]:
     ``bits`` is x's width: ``|x| < 2^(bits - 2 - frac)``. The result has twice x's fraction bits (at most 24)
     and as many as make c_2 exact, at most 20: 27 for 0.125.
 
-    Cost: 1 round; 8 bytes an element each way; dealer: the truncation's and 9.75 bytes an element (for 14
-    bits that are cut off).
+    Cost: :func:`argument`'s; dealer: 9.75 bytes an element more (for 14 bits that are cut off).
     Error: x's rounding, below ``2^-12``, times the slope. With x after it the result is exact if c_2 has at
     most 20 binary places and c_1 at most as many as c_2 and x; else ``2^-21 x^2`` and ``2^-13 |x|``.
     Source: MPCFormer (arXiv 2211.01452), section 3.1.
@@ -101,11 +100,11 @@ def piecewise(
     because products modulo 2^64 are exact. The result has 18 fraction bits.
 
     Cost: 3 rounds by tables (x; comparison and square; conversion and pieces), by the adder as many as
-    the comparison and 2. Each way 8 bytes an element for x, 8 for its square (from degree 3), 8 for every
-    piece but constants and ``a + b x`` with b exact in 6 bits; 10 bits for the comparison with a cut by
-    tables and 1 for its conversion. Dealer, PUMA's four pieces: 224.1 bytes an element (14 bits are cut
-    off with x, 12 with its square): x and its square 20, powers 52, pieces 27, comparison 43.25,
-    conversion 24, selection 64.
+    the comparison and 2. Each way :func:`argument`'s bits for x, 52 for its square (from degree 3), those
+    that a truncation leaves of every piece (23 and 24 for PUMA's) but constants and ``a + b x`` with b exact
+    in 6 bits; 10 bits for the comparison with a cut by tables and 1 for its conversion. Dealer, PUMA's four
+    pieces: 224.1 bytes an element (14 bits are cut off with x, 12 with its square): x and its square 20,
+    powers 52, pieces 27, comparison 43.25, conversion 24, selection 64.
     Error for PUMA's pieces: 1e-4 beside x's rounding, below ``2^-12``, times the slope. In general a
     coefficient's rounding moves its piece by at most ``2^-13`` of the largest value (or of 1).
     Source: PUMA (arXiv 2307.12533), section 3.2.
@@ -221,7 +220,7 @@ def cubic(
 
     The cube is a local product of x's form. Beyond ``bound`` the result may be garbage.
 
-    Cost: 1 round; 8 bytes an element each way; dealer: 19.5 bytes an element for the cube (for 14 bits that
+    Cost: that of a truncation; dealer: 19.5 bytes an element for the cube besides (for 14 bits that
     are cut off with x), and the truncation's.
     Error: a unit of the result, and ``2^(e - 27) bound^3`` for results up to ``2^e``: x^3 has 36 fraction
     bits, which leaves third 26 - e.

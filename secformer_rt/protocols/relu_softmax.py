@@ -91,9 +91,8 @@ def two_relu_attend(
         bits: the preset's fraction bits.
         comparison: of the scores and the division.
 
-    Cost: 3 rounds by tables (8 by the adder) and the division's; each way 16 bytes a score, where sums
-    above 2^12 leave a power's weights no room what is cut off of them, and 11 bits by tables (9 for a power
-    of 3).
+    Cost: 3 rounds by tables (8 by the adder) and the division's; each way 11 bytes and 11 bits by tables a
+    score of 52 fraction bits (9 bits for a power of 3).
     Error: scores' rounding, 2^-12 (2^-10 for a power of 3) times the weights' slope; ``2^-c / sum |V|`` with
     c the context's fraction bits, 16 or 14 for sums below 2^12 or 2^22; and the division's, which has more
     room below the largest sum than at it: 2^-10 there.
@@ -139,9 +138,9 @@ def relu_weights(
 ) -> Protocol[Secret]:
     """``ReLU(s + c)^p``, exactly 0 where ``s + c`` is not positive and for padding.
 
-    Cost: 3 rounds by tables: the scores' truncation, the comparison and its conversion; 8 bytes and 11 bits
-    an element each way; dealer: the truncation's, 22.5 bytes of the comparison, 8 of the conversion, and the
-    products of p scores and a bit.
+    Cost: 3 rounds by tables: the scores' truncation, the comparison and its conversion; what the truncation
+    leaves and 11 bits an element each way; dealer: the truncation's, 22.5 bytes of the comparison, 8 of the
+    conversion, and the products of p scores and a bit.
     """
     if mask is not None:
         lowered = (mask.plus_public(-1).share * round(MASKED * 2**scores.frac))[:, None, None, :]

@@ -224,7 +224,7 @@ def open_for_series(x: Secret, period: float, frac: int) -> Protocol[tuple[Secre
     A period that is no power of two needs the wrap that a truncation's opening tells. An x that would not
     be truncated is given a further bit, 0, for it to cut off.
 
-    Cost: 1 round; 8 bytes an element each way; dealer: the truncation's.
+    Cost: the truncation's, or 1 round and 8 bytes an element each way.
     """
     x = yield from truncate(x, frac)
     if x.truncated is None and (1 << x.ring) % round(period * 2**frac):
@@ -239,7 +239,7 @@ def saturating_series(
 
     ``bits`` is the width of x with its sign and one bit of room. The result has 14 fraction bits.
 
-    Cost after x's opening: that of :func:`saturate`, in which the series' 4 bytes an element and its
+    Cost after x's opening: that of :func:`saturate`, in which the series' 18 bits an element and its
     truncation (dealer: 13.75 bytes) are included; dealer: the series'.
     Error: the series' own plus ``2^-14 sqrt((K + sum beta_k^2) / 12 + 1/6)``, typically: 6e-5 for 8 terms
     and 8e-5 for 14. Some six times that at most: 4e-4 and 5e-4.
@@ -294,7 +294,7 @@ def below_cuts(x: Opened, cuts: tuple[float, ...], *, bits: int, comparison: Com
 def series_form(x: Opened, choice: FourierErf, frac: int = WAVE_FRAC, bits: int = 64) -> Protocol[Form]:
     """``choice``'s series of x, everywhere, as a form with ``frac`` fraction bits modulo ``2^bits``.
 
-    Cost: 1 round; 4 bytes an element each way; dealer: by default 13.75 bytes an element, and
+    Cost: 1 round; 18 bits an element each way; dealer: by default 13.75 bytes an element, and
     :func:`sine_series`'.
     """
     series = yield from sine_series(x, choice.period, series_of(choice))
