@@ -81,8 +81,8 @@ def erf_gelu(
 
     The factor is opened as it is: its own rounding would be multiplied by x.
 
-    Cost: 4 rounds: x's truncation, two for g, and the factor's opening; 16.5 bytes and 22 bits each
-    way; dealer: 19.5 bytes for x's truncation and the last product, 57.25 for g's (see
+    Cost: 4 rounds: x's truncation, two for g, and the factor's opening; 19.25 bytes each way;
+    dealer: 19.5 bytes for x's truncation and the last product, 57.25 for g's (see
     :func:`~.series.saturate`), the series' 8 bytes a term (16 for a period that is no power of two), and 33
     of the comparison.
     Error: ``|x| / 2`` times the series' (at most 4e-4) inside the cut, beside x's rounding times the slope;
@@ -117,7 +117,7 @@ def tanh_gelu(
     result has 15 more.
 
     Cost: 4 rounds: x's truncation, u's with the comparison, the series' with the conversion, and the
-    factor's; 149 bits and 22 for bits each way; dealer: as :func:`erf_gelu`, with the tanh's terms, and 33.4
+    factor's; 21.375 bytes each way; dealer: as :func:`erf_gelu`, with the tanh's terms, and 33.4
     bytes for u.
     Error: as :func:`erf_gelu` with the tanh series' (at most 5e-4 for 14 terms), and ``2^-12 |x| / 2`` from
     u's rounding times tanh's slope: below 1e-4.
@@ -182,8 +182,8 @@ def tanh(x: Secret, choice: Tanh, *, frac: int, bits: int, comparison: Compariso
 
     The result has 14 fraction bits, and 18 in pieces. What follows is for the series.
 
-    Cost: 3 rounds: x's truncation and two for the series; 8.5 bytes and 22 bits each way; dealer:
-    as :func:`erf_gelu` without the last product's 9.75 bytes.
+    Cost: 3 rounds: x's truncation and two for the series; 11.25 bytes each way; dealer: as
+    :func:`erf_gelu` without the last product's 9.75 bytes.
     Error: the series' (at most 5e-4 for 14 terms, and its own), beside x's rounding times the slope.
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_GeLU's series, for tanh.
     """
@@ -206,7 +206,7 @@ def sigmoid(x: Secret, choice: Tanh, *, frac: int, bits: int, comparison: Compar
 def relu(x: Secret, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
     """``x [x >= 0]``: bit and x, both opened, meet in a local product. The result has ``frac`` fraction bits.
 
-    Cost: 3 rounds: x's truncation, comparison, conversion; 61 bits each way; dealer: 9.75 bytes for the
+    Cost: 3 rounds: x's truncation, comparison, conversion; 7.625 bytes each way; dealer: 9.75 bytes for the
     truncation, 22.5 of the comparison, 8 of the conversion and 9.75 of the product.
     Error: x's rounding; a value whose rounding is 0 gives exactly 0. Where the width is more than 25 bits, a
     negative x above ``-2^(bits - 25)`` units may be kept.

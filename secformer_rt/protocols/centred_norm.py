@@ -63,6 +63,7 @@ def sum_of_squares(x: Opened, ring: int = WORD) -> Protocol[Secret]:
 
     Cost: 0 rounds; dealer: ``ring`` bits a row and ``ring - K - 1`` bits an element.
     """
+    assert not x.added
     shape, bits = tuple(x.public.shape), max(1, ring - x.ring - 1)
     dealt = yield from deal(SquaresOfMask(x.mask, x.bit, shape, ring, bits))
     crossed = None if x.bit_share is None else (x.bit_share, dealt.shares[1])
@@ -109,7 +110,7 @@ def centred_norm(
     Cost: 2 rounds and those of the inverse root: 2 from a table (:mod:`.root_table`), which replaces seeds
     where the range is narrow enough for one.
     Error: 2^-12 relative, and that of the inverse root.
-    Security: every opening is a truncation's.
+    Security: every opening is a truncation's, or :func:`tabled_root`'s.
     """
     size = x.shape[-1]
     half = size.bit_length() - 1

@@ -61,8 +61,8 @@ class Open:
     """Open shares to both servers. Answered after the round with the public tensor.
 
     ``bits`` < 64 opens only the low bits of additive shares; ``xor`` opens bit planes (uint8). A ``mask``
-    of the same shape is added to the share first, or for planes XORed. Before that, ``cut`` bits are
-    cut off an additive share, to which ``up`` is added before.
+    of the same shape is added to the share first, or for planes XORed; with one, what is opened may be
+    ``((share + up) >> cut) + mask``.
     """
 
     share: Tensor
@@ -188,8 +188,10 @@ def without_values(*forms: Form) -> Tensor:
 class Opened:
     """A secret after its masked opening: ``x = public - mask`` modulo ``2^ring``.
 
-    ``form`` says the same modulo ``2^modulo``. That may be more, after a truncation: over the integers
-    ``x = public - mask + wrap * bit * 2^ring``, where ``wrap`` is public and ``bit`` dealt.
+    ``form`` says the same modulo ``2^form_ring``. That may be more, after a truncation: over the integers
+    ``x = public - mask + wrap * bit * 2^ring``, where ``wrap`` is public and ``bit`` dealt. The mask then is
+    the uniform one and a truncation's room, up to ``2^ring`` and a quarter more; the public part lies in
+    ``[0, 2^ring)``, but for what was added to it since (``added``).
     """
 
     server: int  # whose view this is
@@ -198,10 +200,10 @@ class Opened:
     share: Tensor  # of the mask
     frac: int
     ring: int
-    modulo: int
+    form_ring: int
     bit: Ref | None = None
     bit_share: Tensor | None = None
-    added: int = 0  # to what was opened, in ``public``
+    added: int = 0
     _wrap: Tensor | None = field(default=None, init=False)
     _form: Form | None = field(default=None, init=False)
 
@@ -219,7 +221,7 @@ class Opened:
             terms = [Term(self.public), Term(-1, 0, self.mask, self.share)]
             if self.wrap is not None:
                 terms.append(Term(self.wrap, self.ring, self.bit, self.bit_share, bit=True))
-            self._form = Form(self.server, tuple(terms), self.frac, self.modulo)
+            self._form = Form(self.server, tuple(terms), self.frac, self.form_ring)
         return self._form
 
     def plus(self, public: int) -> Opened:

@@ -154,9 +154,10 @@ def limit_exponential(
     garbage is multiplied by an exact 0. It runs beside the squarings, and joins the last product. A ring
     that ends before the clip needs no comparison.
 
-    Cost: ``1 + max(n - 1, 2)`` rounds; for 24-bit y 35 bits, and for n > 1
-    ``64 - max(2 n - 6, 1)`` and ``34 (n - 2)``, since 30 are cut off a later square, an element each way.
-    With the adder ``1 + max(n - 1, 7)`` rounds, and 97 bits more. Dealer: at most ``3n + 8`` words each.
+    Cost: ``1 + max(n - 1, 2)`` rounds. An element each way, for 24-bit y: 24 bits for y and 11 for its
+    comparison; for n > 1 ``64 - max(2 n - 6, 1)`` for the first square and 34 for each of n - 2 later ones,
+    of which 30 bits are cut off. With the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for the 11.
+    Dealer: at most ``3n + 8`` words an element.
     Error: ``2^(n-28)`` against the exact power, which itself is about ``y^2 exp(y) / 2^(n+1)`` below exp(y).
     The result has 60 fraction bits (with n = 1 twice those of y, and 2).
     Security: truncation masks and the comparison's bits, each for one opening.

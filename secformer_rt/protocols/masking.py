@@ -99,7 +99,7 @@ def open_reduced(x: Secret, frac: int, ring: int) -> Protocol[Opened]:
     Raises:
         ValueError: x without those bits is not known modulo ``2^ring``.
     """
-    if ring > x.ring - (x.frac - frac):
+    if frac > x.frac or ring > x.ring - (x.frac - frac):
         raise ValueError(f"{x.frac - frac} of {x.ring} bits cut off do not leave {ring}")
     mask = yield from deal(Mask(x.shape, ring))
     public = yield from reveal_reduced(x, frac, ring, mask.shares[0])

@@ -199,16 +199,16 @@ def _distance(scores: Secret, given: Attention, buckets: Buckets | None, reach: 
 
 
 def _weighted(
-    weights: Secret, frac: int, given: Attention, ring: int, result: int, more: int
+    weights: Secret, frac: int, given: Attention, ring: int, result: int, factor_frac: int
 ) -> Protocol[Secret]:
     """Weights times the values, opened with ``result`` fraction bits by its truncation.
 
-    It will be multiplied by what has ``more`` fraction bits.
+    It will be multiplied by a factor with ``factor_frac`` fraction bits.
     """
     if weights.frac > frac:
         (weights,) = yield from truncate_many(weights, (frac,), ring, shares=False)
     context = yield from secret_matmul(weights, given.values, ring=ring)
-    wide = given.result_ring(result + more)
+    wide = given.result_ring(result + factor_frac)
     (context,) = yield from truncate_many(context, (result,), wide, shares=False)
     return context
 

@@ -13,6 +13,7 @@ from secformer_rt.graph.preset import Seeded
 from secformer_rt.protocols.core import Protocol, Secret, deal
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.masking import open_reduced
+from secformer_rt.protocols.rings import WORD
 
 MOST_INDEX = 11  # bits of the index into a row's table
 PRECISION = 13  # significant bits of the smallest argument
@@ -55,15 +56,18 @@ def root_table(
     error = 0.375 * (log(2) / choice.segments) ** 2 / 5
     ratio = (64 / 5 * error) ** (1 / 3)
     step = smallest * ratio / (1 + ratio)
-    top = ceil(log2(largest * (1 + 2.0**-MOST_INDEX)))
+    top = ceil(log2(largest))
     # At least 8, so that the first few, which serve nothing, are far from the lowest that does.
     index = max(3, top - floor(log2(step)))
-    if index > MOST_INDEX or low <= 0:
-        return None
+    if largest > 2.0**top * (1 - 2.0**-index):  # the last step would need a parabola beyond the last
+        top, index = top + 1, index + 1
     fraction = min(most, PRECISION - floor(log2(smallest)))
     ring = top + fraction
     result = frac + 2 * (ring - index) + _GUARD
-    bits = result + max(0, ceil(-log2(low + eps) / 2)) + 2
+    # A sign, room for a truncation, and that the lowest parabola may begin at half of low.
+    bits = result + max(0, ceil(-log2(low + eps) / 2)) + 3
+    if index > MOST_INDEX or ring <= index or bits > WORD:
+        return None
     return RootTable(factor, eps, low, fraction, ring, index, result, bits)
 
 
@@ -71,8 +75,8 @@ def root_table(
 def _parabolas(table: RootTable) -> Tensor:
     """(2^index, 3): value, slope and curvature in units of x, around the lower end of each step.
 
-    Each serves the step before it as well, into which a borrow of the low bits may lead. What lies below the
-    range is constant.
+    Each serves the step before it as well, into which a borrow of the low bits may lead. Below the range all
+    are constant.
     """
     unit = 2.0**-table.frac
     width = float(1 << table.step)
@@ -83,7 +87,7 @@ def _parabolas(table: RootTable) -> Tensor:
     below, middle, above = ((table.factor * unit * x + table.eps) ** -0.5).unbind(1)
     slope = (above - below) / (nodes[2] - nodes[0])
     curvature = (above + below - 2 * middle) / (2 * nodes[2] ** 2)
-    slope[:first], curvature[:first] = 0, 0
+    middle[:first], slope[:first], curvature[:first] = (table.low + table.eps) ** -0.5, 0, 0
     return (torch.stack([middle, slope, curvature], 1) * 2.0**table.result).round().to(torch.int64)
 
 
@@ -128,7 +132,8 @@ def tabled_root(x: Secret, table: RootTable) -> Protocol[Secret]:
 
     Cost: 1 round; ``ring`` bits an element each way; dealer: ``3 bits 2^index`` bits an element.
     Error: relative, see :func:`root_table`, and ``2^-PRECISION`` from x's rounding at the lower end. x below
-    the range is taken for its lower end; x above must stay below ``2^ring`` units.
+    the range gives the lower end's root, or just below it up to 1.5 times that. x above must stay below
+    ``2^ring - 2^step`` units, which is next to the upper end: it would wrap.
     Security: R is uniform modulo ``2^ring`` and used for this opening only; a server reads one entry of its
     shares of a table that is used once.
     """

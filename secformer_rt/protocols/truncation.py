@@ -23,10 +23,11 @@ from secformer_rt.ring.words import truncated
 
 @dataclass(frozen=True, slots=True)
 class TruncationMask(Correlation):
-    """Uniform r modulo ``2^ring``; r plus room, ``(r + 2^(ring-2)) >> shift``, for each shift; r's top bit.
+    """Uniform r modulo ``2^ring``; r and room for a sign, ``r + 2^(ring-2)``, shifted; the top bit of r.
 
-    What is shifted is shared modulo ``2^bits``. The top bit is only ever used times ``2^(ring - shift)``, so
-    ``bit_bits`` bits of its share do. Where that is 0 modulo ``2^bits``, there is none.
+    There is one such sum for each of ``shifts``, shifted right, shared modulo ``2^bits``. The top bit is only
+    ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do. Where that is 0 modulo
+    ``2^bits``, there is none.
     """
 
     shape: Shape
@@ -92,7 +93,7 @@ def truncate_many(
     if finest > x.frac or (finest == x.frac and x.ring == 64):
         raise ValueError("truncation must remove fraction bits")
     ring = x.ring - (x.frac - finest)
-    if fracs == (finest,) and bits <= ring:
+    if len(fracs) == 1 and bits <= ring:
         return [(yield from _reduced(x, finest, bits, shares))]
     shifts = tuple(finest - frac for frac in fracs)
     correlation = TruncationMask(x.shape, ring, shifts, bits)

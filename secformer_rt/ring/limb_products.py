@@ -17,8 +17,9 @@ from secformer_rt.ring.native import Compiled, compile_functions
 
 
 def prepare(_layout: Backend, dtype: torch.dtype) -> None:
-    """Compile the functions for a type of words."""
-    _functions(dtype.itemsize, dtype.itemsize)
+    """Compile the functions for a type of words, of which products keep more than half."""
+    for count in range(dtype.itemsize // 2 + 1, dtype.itemsize + 1):
+        _functions(dtype.itemsize, count)
 
 
 @functools.cache

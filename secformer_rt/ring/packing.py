@@ -43,7 +43,7 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None, cut: int = 0, u
     Raises:
         ValueError: the mask has another shape, or so many bits cannot be cut off.
     """
-    if not 0 <= cut <= WORD_BITS - bits or (cut and mask is None):
+    if not 0 <= cut <= WORD_BITS - bits or ((cut or up) and mask is None):
         raise ValueError(f"{cut} bits cannot be cut off words of which {bits} are kept, nor without a mask")
     if x.dtype != torch.int64:
         raise TypeError(f"pack_words takes an int64 tensor, not {x.dtype}")

@@ -110,7 +110,7 @@ def _write(
 ) -> None:  # fmt: skip
     """The stream of words, of sums or of differences."""
     b = code.builder
-    shifted = cut and [code.spread(number, _WORDS) for number in (up, cut)]
+    shifted = None if cut is None else [code.spread(number, _WORDS) for number in (up, cut)]
     kept = _kept(code, bits)
     starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
     shifts, back, first, second, shared, place = (
@@ -127,7 +127,7 @@ def _write(
         previous = nothing
         for half in range(2):
             words, *masks = (b.load(code.at(x, 32 * half, _WORDS), align=8) for x in sources_at)
-            if shifted:
+            if shifted is not None:
                 words = b.lshr(b.add(words, shifted[0]), shifted[1])
             for mask in masks:
                 words = (b.sub if less else b.add)(words, mask)

@@ -1,4 +1,4 @@
-"""Sums modulo 2^64 in one pass over memory; torch takes several, and multiplies before it adds."""
+"""Sums and choices modulo 2^64 in one pass over memory, where torch takes several."""
 
 from __future__ import annotations
 

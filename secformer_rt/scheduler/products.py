@@ -15,7 +15,7 @@ from secformer_rt.scheduler.plan import Plan
 class Products:
     """Multiply-accumulates by bits that are kept: of one server online and offline, and of the dealer.
 
-    Bits are whole bytes, since there are kernels that multiply these.
+    Bits are rounded up to bytes, since a kernel for bytes leaves out whole ones.
 
     With a provisioned weight, a server does one product online (``X W``) and one offline (``R F``); between
     two secrets it does two online. The dealer does one of either.
