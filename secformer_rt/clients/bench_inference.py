@@ -35,7 +35,6 @@ from secformer_rt.graph.models import as_encoder
 from secformer_rt.graph.preset import Preset
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.settings import Settings, Store
-from secformer_rt.scheduler.products import products
 
 PASSES = 3  # in plaintext, on all cores and on one: the fastest counts, since the parties emptied the caches
 
@@ -145,7 +144,7 @@ def bench_inference(
                 volley = _volley(owner, job.batches[0], in_flight)
             on_progress(Stage("limits"))
             plan = answers[0].plan
-            roofline = Roofline.of(plan, measure_limits(settings, products(plan)))
+            roofline = Roofline.of(plan, measure_limits(settings, plan))
             grown = []
             if growth is not None:
                 positions = job.architecture.positions

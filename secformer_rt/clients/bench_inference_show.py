@@ -149,11 +149,12 @@ def _profile_table(profile: Mapping[str, Mapping[str, float]]) -> Table:
 
 def _roofline_table(told: Mapping[str, Any]) -> Table:
     roof = told["roofline"]
-    macs, rates = roof["macs"]["online"], roof["gmac_per_s"]
     table = number_table("Online at the machine's peaks", "what", "how much", "peak", "seconds")
-    done = ", ".join(f"{macs[kind] / 1e9:.2f} G of {kind}" for kind in macs)
-    peak = ", ".join(f"{rate:.1f}" for rate in rates.values())
-    table.add_row(PARTS["compute"], done, f"{peak} GMAC/s", f"{roof['seconds']['compute']:.3f}")
+    for kind, macs in roof["macs"]["online"].items():
+        giga, rate = macs / 1e9, roof["gmac_per_s"][kind]
+        if macs:
+            row = f"{PARTS['compute']}, {kind}"
+            table.add_row(row, f"{giga:.3f} GMAC", f"{rate:.1f} GMAC/s", f"{giga / rate:.3f}")
     sent = told["bytes"]["server0_server1"]["payload"] / 2e6
     table.add_row(
         PARTS["bytes"], f"{sent:,.1f} MB", f"{roof['mbit']:,.0f} Mbit/s", f"{roof['seconds']['bytes']:.3f}"

@@ -14,7 +14,7 @@ import torch
 from secformer_rt.clients.host_links import examined_links
 from secformer_rt.errors import PeerUnreachableError
 from secformer_rt.parties.settings import Settings
-from secformer_rt.protocols.linear import HALF
+from secformer_rt.protocols.linear import number_type
 from secformer_rt.protocols.rings import WORD
 from secformer_rt.ring.kernels import PackedMatrix, matmul_packed, pack, prepare
 from secformer_rt.scheduler.network import Network
@@ -79,12 +79,11 @@ class Roofline:
         return sum(macs[width] / (1e9 * self.limits.gmac_per_s[width]) for width in macs)
 
 
-def measure_limits(settings: Settings, products: Products) -> Limits:
+def measure_limits(settings: Settings, plan: Plan) -> Limits:
     """Probe the kernels here, with as many threads as a party has, and the links from here to the servers.
 
-    Kernels are those of ``products`` and that of whole words.
-
-    Where both servers are on one machine, two products run at once, as theirs do.
+    Kernels are those that the plan's products take, and that of whole words. Where both servers are on one
+    machine, two products run at once, as theirs do.
 
     Raises:
         PeerUnreachableError: no link could be measured.
@@ -95,8 +94,8 @@ def measure_limits(settings: Settings, products: Products) -> Limits:
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        widths = sorted({*products.online, *products.offline, *products.dealer, WORD})
-        peaks = {width: _kernel_peak(width, side_by_side) for width in widths}
+        widths = {*products(plan).dealer, WORD}  # the dealer does a product of each kind
+        peaks = {width: _kernel_peak(width, side_by_side) for width in sorted(widths)}
     finally:
         torch.set_num_threads(threads)
     links = examined_links(settings).values()
@@ -115,9 +114,7 @@ def _kernel_peak(bits: int, side_by_side: int) -> float:
     rows, depth, columns = SHAPE
     generator = torch.Generator().manual_seed(1)
     left, right = (
-        torch.randint(-(1 << 31), 1 << 31, shape, generator=generator).to(
-            torch.int32 if bits <= HALF else torch.int64
-        )
+        torch.randint(-(1 << 31), 1 << 31, shape, generator=generator).to(number_type(bits))
         for shape in ((rows, depth), (depth, columns))
     )
     packed = pack(right)

@@ -149,14 +149,11 @@ def centred_norm(
         )  # fmt: skip
     factors = [replace(f, ring=modulo) for f in (opened.form, truncated_opening(root).form)]
     if folded:
-        product_of_both = yield from product(*factors)
-        return (yield from _folded(product_of_both, gain, offset, frac, share if want_mean else 0))
+        u = yield from product(*factors)
+        return (yield from _folded(u, gain, offset, frac, share if want_mean else 0))
     result = yield from product(*factors, replace(gain.form(x.server), ring=modulo))
     result = result.local(result.share + offset.at(total).share)
-    if not want_mean:
-        (rounded,) = yield from truncate_many(result, (frac,), share)
-        return rounded
-    mean_of_result = yield from beside(_mean(result))
+    mean_of_result = (yield from beside(_mean(result))) if want_mean else None
     (rounded,) = yield from truncate_many(result, (frac,), share)
     rounded.mean = mean_of_result
     return rounded

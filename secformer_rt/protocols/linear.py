@@ -17,6 +17,11 @@ from secformer_rt.ring.words import add, add_rows
 HALF = 32  # products in rings up to this wide are those of int32
 
 
+def number_type(ring: int) -> torch.dtype:
+    """Of the numbers that are multiplied modulo ``2^ring``."""
+    return torch.int32 if ring <= HALF else torch.int64
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Weight:
     """A provisioned matrix W (K, N) as one server holds it, modulo 2^64 or, in narrow rings, 2^32.
@@ -109,7 +114,7 @@ class MatrixProduct(Correlation):
 
 def _matmul(a: Tensor, b: Tensor, ring: int) -> Tensor:
     """A @ B modulo ``2^ring`` at least, in int64 or int32."""
-    return matmul(a, b.to(torch.int64 if ring > HALF else torch.int32), ring)
+    return matmul(a, b.to(number_type(ring)), ring)
 
 
 def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = None) -> Protocol[Secret]:

@@ -15,9 +15,15 @@ from secformer_rt.protocols.gelu_product import INSIDE_FRAC, gelu_product
 from secformer_rt.protocols.gelu_series import gelu_series
 from secformer_rt.protocols.linear import linear, secret_matmul
 from secformer_rt.protocols.model import Model
-from secformer_rt.protocols.narrow_softmax import Attention, narrow_exact, narrow_two_quad, values_ring
+from secformer_rt.protocols.narrow_softmax import (
+    Attention,
+    exact_ring,
+    narrow_exact,
+    narrow_two_quad,
+    two_quad_ring,
+)
 from secformer_rt.protocols.rings import WORD, Rings, ring_for
-from secformer_rt.protocols.softmax import MASKED
+from secformer_rt.protocols.softmax import MASKED, buckets_for
 from secformer_rt.protocols.truncation import truncate_many
 
 
@@ -67,11 +73,13 @@ def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) ->
 
 def _values_ring(rings: Rings, attend: ir.Node, values: str, tokens: int) -> int:
     """The ring of the weights' product with values."""
-    choice = rings.preset.softmax
-    assert isinstance(choice, TwoQuad | ExactSoftmax)
-    reach, scores = rings.reach(values, float(1 << rings.bits.range)), _reach(rings, attend)
-    masked = len(attend.inputs) == 3
-    return values_ring(choice, rings.bits.function, reach, tokens, scores, masked=masked)
+    choice, frac = rings.preset.softmax, rings.bits.function
+    reach = rings.reach(values, float(1 << rings.bits.range))
+    if isinstance(choice, TwoQuad):
+        return two_quad_ring(frac, reach)
+    assert isinstance(choice, ExactSoftmax)
+    buckets = buckets_for(choice, _reach(rings, attend), masked=len(attend.inputs) == 3)
+    return exact_ring(frac, reach, tokens, buckets)
 
 
 def _reach(rings: Rings, attend: ir.Node) -> float:

@@ -52,33 +52,24 @@ class Attention:
     result_frac: int  # in which the result's next opening has ``ring`` bits
     comparison: Comparison
 
-    def product_ring(self, choice: TwoQuad | ExactSoftmax, scores: float) -> int:
-        """See :func:`values_ring`."""
-        values, masked = self.values, self.mask is not None
-        return values_ring(choice, values.frac, self.value_reach, values.shape[-2], scores, masked=masked)
-
     def result_ring(self, frac: int) -> int:
         """The ring of a result with so many fraction bits, of which some will be cut off."""
         return min(WORD, self.ring + frac - self.result_frac)
 
 
-def values_ring(
-    choice: TwoQuad | ExactSoftmax, frac: int, reach: float, tokens: int, scores: float, *, masked: bool
-) -> int:
-    """The ring of the weights' product with values below ``reach``, of ``frac`` fraction bits.
+def two_quad_ring(frac: int, reach: float) -> int:
+    """The ring of 2Quad's weights times values below ``reach``, of ``frac`` fraction bits."""
+    return ring_for(QUAD_FRAC + frac, 2 * reach)
 
-    Args:
-        choice: how the weights are made.
-        frac: of the values.
-        reach: of the values.
-        tokens: keys.
-        scores: what scores are below in absolute value.
-        masked: whether there is padding.
-    """
-    if isinstance(choice, TwoQuad):
-        return ring_for(QUAD_FRAC + frac, 2 * reach)
-    buckets = buckets_for(choice, scores, masked=masked)
-    return ring_for(WEIGHT_FRAC + frac, tokens * exp(1 if buckets is None else buckets.top) * reach)
+
+def exact_ring(frac: int, reach: float, tokens: int, buckets: Buckets | None) -> int:
+    """The ring of exponentials, one for each of ``tokens`` keys, times values as in :func:`two_quad_ring`."""
+    return ring_for(WEIGHT_FRAC + frac, tokens * exp(_top(buckets)) * reach)
+
+
+def _top(buckets: Buckets | None) -> int:
+    """Below which differences from the number that stands for a maximum stay."""
+    return 1 if buckets is None else buckets.top
 
 
 def narrow_two_quad(
@@ -97,7 +88,7 @@ def narrow_two_quad(
     exponent = deflation(iteration, bounds)
     given = replace(given, frac=min(given.frac, SCORE_FRAC))
     square = 2 * given.frac
-    matmul_ring = given.product_ring(choice, 0)
+    matmul_ring = two_quad_ring(given.values.frac, given.value_reach)
     shift = square + exponent - QUAD_FRAC
     weight_ring = min(WORD, max(matmul_ring + shift, ring_for(square, 2.0**exponent) + 1))
     scores = yield from _opened(scores, given, weight_ring, matmul_ring, shares=False)
@@ -137,9 +128,9 @@ def narrow_exact(
     Security: that of maximum, exponential, division and products; nothing else is opened.
     """
     buckets = buckets_for(choice, reach, masked=given.mask is not None)
-    top = 1 if buckets is None else buckets.top
-    most = scores.shape[-1] * exp(top)
-    matmul_ring = given.product_ring(choice, reach)
+    top, tokens = _top(buckets), scores.shape[-1]
+    most = tokens * exp(top)
+    matmul_ring = exact_ring(given.values.frac, given.value_reach, tokens, buckets)
     sum_ring = max(matmul_ring, ring_for(SUM_FRAC + 1, most))
     scores = yield from _opened(scores, given, WORD, matmul_ring, shares=True)
     distance = yield from _distance(scores, given, buckets, reach)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secformer_rt.ring.buffers import check_bytes
 from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
-from secformer_rt.ring.packing import WORD_BITS
+from secformer_rt.ring.words import WORD_BITS
 
 
 def pack_bits(bits: Tensor) -> Tensor:

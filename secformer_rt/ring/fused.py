@@ -166,6 +166,12 @@ def multilinear(
                     out[row, start + j] = done[j]
 
 
+@inlined
+def _where_clear(word: Any, ring: int) -> Any:
+    """All ones where the upper one of ``ring`` bits is clear, else 0."""
+    return ((word >> (ring - 1)) & 1) - 1
+
+
 @compile_now("void(int64[::1], int64[::1], int64[::1], int64, int64, int64[::1])")
 def truncated(
     public: NDArray[np.int64],
@@ -178,9 +184,7 @@ def truncated(
     """A server's share of what a truncation has opened; see ``words.truncated``. All (N,), or no bit."""
     if bit.size:
         for n in range(out.size):
-            # All ones where the upper bit is clear.
-            clear = ((public[n] >> (ring - 1)) & 1) - 1
-            out[n] = ours * public[n] - mask[n] + ((clear & bit[n]) << ring)
+            out[n] = ours * public[n] - mask[n] + ((_where_clear(public[n], ring) & bit[n]) << ring)
     else:
         for n in range(out.size):
             out[n] = ours * public[n] - mask[n]
@@ -190,7 +194,7 @@ def truncated(
 def upper_bit_clear(public: NDArray[np.int64], ring: int, out: NDArray[np.int64]) -> None:
     """``out = 1 - bit ring - 1``; see ``words.upper_bit_clear``. All (N,)."""
     for n in range(out.size):
-        out[n] = 1 - ((public[n] >> (ring - 1)) & 1)
+        out[n] = _where_clear(public[n], ring) & 1
 
 
 @compile_now("void(int64[::1], int64[::1], int64[::1], int64, int64[::1])")
@@ -203,7 +207,7 @@ def add_chosen(
 ) -> None:
     """``out = x``, and ``bit`` where the upper bit is clear; see ``words.add_chosen``. All (N,)."""
     for n in range(out.size):
-        out[n] = x[n] + ((((public[n] >> (ring - 1)) & 1) - 1) & bit[n])
+        out[n] = x[n] + (_where_clear(public[n], ring) & bit[n])
 
 
 @compile_now("void(int64[::1], int64[::1], int64, int64[::1])")
@@ -250,7 +254,7 @@ def row_squares(
             b, rb = bit[row], product[row]
             crossed = np.int64(0)
             for n in range(p.size):
-                clear = ((p[n] >> (ring - 1)) & 1) - 1
-                crossed += clear & (((p[n] * b[n] - rb[n]) << (ring + 1)) + square * b[n])
+                wrapped = ((p[n] * b[n] - rb[n]) << (ring + 1)) + square * b[n]
+                crossed += _where_clear(p[n], ring) & wrapped
             total += crossed
         out[row] = total

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.ring.jit import Backend, any_meta, as_array, backend, compiled, empty
-
-WORD_BITS = 64
+from secformer_rt.ring.words import WORD_BITS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

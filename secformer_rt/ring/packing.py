@@ -14,9 +14,7 @@ from torch import Tensor
 
 from secformer_rt.ring.buffers import check_bytes
 from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
-from secformer_rt.ring.words import add
-
-WORD_BITS = 64
+from secformer_rt.ring.words import WORD_BITS, add
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
 
+WORD_BITS = 64
+
 
 def add(x: Tensor, y: Tensor) -> Tensor:
     """``x + y`` of integer tensors that broadcast, int64 and contiguous."""

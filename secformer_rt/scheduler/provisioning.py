@@ -12,7 +12,7 @@ from secformer_rt.graph.ir import Graph, Input, Parameter, ParameterKind
 from secformer_rt.graph.preset import FixedPointBits
 from secformer_rt.protocols.core import Secret
 from secformer_rt.protocols.layernorm import Gain
-from secformer_rt.protocols.linear import HALF, Weight
+from secformer_rt.protocols.linear import Weight, number_type
 from secformer_rt.protocols.lowering import Lowering, input_frac, parameter_frac
 from secformer_rt.protocols.masking import Mask
 from secformer_rt.protocols.model import Model
@@ -126,6 +126,6 @@ def add_parameter(
         mask = parameter_mask(seed, parameter.name, parameter.shape)
         model.gains[parameter.name] = Gain(parameter.name, frac, public, mask)
     else:
-        words = torch.int32 if ring == HALF else torch.int64
+        words = number_type(ring)
         packed, kept = pack(public.to(words)), pack(share.to(words))
         model.weights[parameter.name] = Weight(parameter.name, parameter.shape, frac, packed, kept)
