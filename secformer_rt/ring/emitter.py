@@ -77,9 +77,10 @@ class Code:
         carried = [b.phi(start.type) for start in starts]
         after = step(list(carried))
         left_after = b.sub(left, WORD(1))
+        end = b.block  # of the body, which may have loops of its own
         for phi, start, value in zip([left, *carried], [trips, *starts], [left_after, *after], strict=True):
             phi.add_incoming(start, entry)
-            phi.add_incoming(value, body)
+            phi.add_incoming(value, end)
         b.cbranch(b.icmp_signed("!=", left_after, WORD(0)), body, done)
         b.position_at_end(done)
         return after

@@ -9,45 +9,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secformer_rt.ring.jit import compile_now, inlined
+from secformer_rt.ring.native import call
 
 numba: Any = importlib.import_module("numba")
 extending: Any = importlib.import_module("numba.extending")
 
 LANE = 128  # elements of a product of sums at a time
+LANES = 16  # sums that a function of `harmonics` makes at a time; here, since the on-disk cache looks no further
 
 
 @compile_now(
-    "void(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, int64, int64[::1])",
-    "void(int64[::1], int32[:, ::1], int32[:, ::1], int64[::1], int64, int64, int64[::1])",
+    "void(int64, int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
+    "void(int64, int64[::1], int32[:, ::1], int32[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
 )
 def harmonic_sum(
+    sums: int,
     positions: NDArray[np.int64],
     table: NDArray[np.int64],
     words: NDArray[np.int64],
     start: NDArray[np.int64],
-    raised: int,
+    mask: int,
+    scale: int,
     constant: int,
     out: NDArray[np.int64],
 ) -> None:
     """Sums of products with chosen rows; see ``kernels.harmonic_sum``.
 
     Args:
+        sums: address of the function of ``harmonics.compile_harmonics`` for words of this size.
         positions: (N,).
         table: (P, W).
         words: (N, W).
-        start: (N,), or empty.
-        raised: bits of start.
+        start: (N,).
+        mask: of positions, which tells the rows.
+        scale: of start.
         constant: added to all.
         out: (N,).
     """
-    length = table.shape[0]
-    is_power = length & (length - 1) == 0
-    for n in range(positions.size):
-        row = positions[n] & (length - 1) if is_power else positions[n] % length
+    width = table.shape[1]
+    groups = positions.size // LANES
+    parts = (width + LANES - 1) // LANES
+    if groups and width:
+        numbers = (groups, width, parts, mask, scale, constant)
+        call(sums, (positions, 0, table, 0, words, 0, start, 0, out, 0, *numbers))
+    for n in range(groups * LANES if width else 0, positions.size):
+        row = positions[n] & mask
         total = np.int64(constant)
-        for w in range(table.shape[1]):
+        for w in range(width):
             total += table[row, w] * words[n, w]
-        out[n] = total + (start[n] << raised) if start.size else total
+        out[n] = total + start[n] * scale
 
 
 def _words_at(_typing: Any, address: Any) -> Any:

@@ -51,8 +51,9 @@ def prepare() -> None:
     """
     torch.empty(1, device="meta").add(1)
     if compiled():
-        from secformer_rt.ring import fused, fused_bits, streams  # noqa: F401
+        from secformer_rt.ring import fused, fused_bits, harmonics, streams  # noqa: F401
 
+        harmonics.compile_harmonics()
         if streams.suits(32):
             streams.compile_streams()
         for dtype in (torch.int64, torch.int32):
@@ -179,12 +180,19 @@ def harmonic_sum(
     if any_meta(positions, table, words):
         return torch.empty(positions.shape, dtype=torch.int64, device="meta")
     if compiled():
-        from secformer_rt.ring import fused
+        from secformer_rt.ring import fused, harmonics
 
+        length = table.shape[0]
+        is_power = not length & (length - 1)
+        rows = positions if is_power else torch.remainder(positions, length)
+        # Without a start, anything times 0.
+        given = (rows, table, words, rows if start is None else start)
         out = empty(positions.shape, torch.int64)
-        begun = positions[:0] if start is None else start
-        at, entries, factors, first = (as_array(x.contiguous()) for x in (positions, table, words, begun))
-        fused.harmonic_sum(at, entries, factors, first, raised, constant, out.numpy())
+        sums = harmonics.compile_harmonics().addresses[table.element_size() // 8]
+        mask, scale = length - 1 if is_power else -1, 0 if start is None else 1 << raised
+        fused.harmonic_sum(
+            sums, *(as_array(x.contiguous()) for x in given), mask, scale, constant, out.numpy()
+        )
         return out
     rows = torch.remainder(positions, table.shape[0])
     total = (table.index_select(0, rows) * words).sum(1, dtype=torch.int64) + constant

@@ -66,6 +66,7 @@ def compiled_function(emit: Callable[..., None], count: int) -> Any:
         5: lambda a, b, c, d, e: emitted((a, b, c, d, e)),
         6: lambda a, b, c, d, e, f: emitted((a, b, c, d, e, f)),
         8: lambda a, b, c, d, e, f, g, h: emitted((a, b, c, d, e, f, g, h)),
+        11: lambda a, b, c, d, e, f, g, h, i, j, k: emitted((a, b, c, d, e, f, g, h, i, j, k)),
     }
     return numba.cfunc(numba.void(*[numba.int64] * count))(with_arguments[count])
 

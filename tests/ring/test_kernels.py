@@ -160,7 +160,7 @@ def test_packed(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=40)
-@given(st.integers(0, 20), st.integers(1, 9), st.integers(0, 12), seeds)
+@given(st.integers(0, 50), st.integers(1, 9), st.integers(0, 40), seeds)
 def test_harmonic_sum(backend: str, n: int, p: int, w: int, seed: int) -> None:
     positions, start = words(seed, n), words(seed + 3, n)
     table, factors = words(seed + 1, p, w), words(seed + 2, n, w)
@@ -174,6 +174,8 @@ def test_harmonic_sum(backend: str, n: int, p: int, w: int, seed: int) -> None:
         strided = table.T.contiguous().T, factors.T.contiguous().T
         more = harmonic_sum(positions, *strided, start=start, raised=5, constant=-7)
         assert more.tolist() == [wrapped(x + 32 * y - 7) for x, y in zip(sums, start.tolist(), strict=True)]
+        halves = harmonic_sum(positions, table.to(torch.int32), factors.to(torch.int32))
+        assert [x % 2**32 for x in halves.tolist()] == [x % 2**32 for x in sums]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
