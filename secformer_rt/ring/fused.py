@@ -15,7 +15,7 @@ numba: Any = importlib.import_module("numba")
 extending: Any = importlib.import_module("numba.extending")
 
 LANE = 128  # elements of a product of sums at a time
-LANES = 16  # sums that a function of `harmonics` makes at a time; here, since the on-disk cache looks no further
+LANES = 16  # sums at a time of the functions in `harmonics`; the on-disk cache sees this file only
 
 
 @compile_now(
