@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 
+from secformer_rt.parties.logs import say
 from secformer_rt.parties.manifest import Manifest, Request
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.scheduler.plan import Plan, plan_graph
+
+logger = logging.getLogger(__name__)
 
 KEPT = 32
 
@@ -31,7 +35,10 @@ class PlanCache:
                 self.found += 1
             else:
                 lowering = manifest.lowering(*key)
-                self._plans[key] = (lowering, plan_graph(lowering))
+                plan = plan_graph(lowering)
+                digests = {name: value.hex()[:16] for name, value in plan.digests().items()}
+                say(logger, "planned", logging.DEBUG, batch=key[0], tokens=key[1], masked=key[2], **digests)
+                self._plans[key] = (lowering, plan)
                 self.derived += 1
                 while len(self._plans) > KEPT:
                     self._plans.popitem(last=False)

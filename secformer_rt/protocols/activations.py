@@ -82,7 +82,7 @@ def erf_gelu(
     The factor is opened as it is: its own rounding would be multiplied by x.
 
     Cost: 4 rounds: x's truncation, two for g, and the factor's opening; 19.25 bytes each way;
-    dealer: 19.5 bytes for x's truncation and the last product, 57.25 for g's (see
+    dealer: 13.25 bytes for x's truncation and the last product, 55 for g's (see
     :func:`~.series.saturate`), the series' 8 bytes a term (16 for a period that is no power of two), and 33
     of the comparison.
     Error: ``|x| / 2`` times the series' (at most 4e-4) inside the cut, beside x's rounding times the slope;
@@ -117,7 +117,7 @@ def tanh_gelu(
     result has 15 more.
 
     Cost: 4 rounds: x's truncation, u's with the comparison, the series' with the conversion, and the
-    factor's; 21.375 bytes each way; dealer: as :func:`erf_gelu`, with the tanh's terms, and 33.4
+    factor's; 21.375 bytes each way; dealer: as :func:`erf_gelu`, with the tanh's terms, and 31.25
     bytes for u.
     Error: as :func:`erf_gelu` with the tanh series' (at most 5e-4 for 14 terms), and ``2^-12 |x| / 2`` from
     u's rounding times tanh's slope: below 1e-4.
@@ -165,7 +165,7 @@ def even_gelu(x: Secret, choice: EvenSeries, *, frac: int) -> Protocol[Secret]:
     Good for ``|x| <= cut`` alone. The servers cannot tell that a value is beyond, where the result is wrong
     by up to ``|x|``: the cut must come from a calibration that is trusted. The result has 32 fraction bits.
 
-    Cost: 1 round; 6.25 bytes each way; dealer: 9.75 bytes for the truncation, 16 a term (320 for 20 terms).
+    Cost: 1 round; 6.25 bytes each way; dealer: 3.5 bytes for the truncation, 16 a term (320 for 20 terms).
     Error: x's rounding times the slope, the series' own (5e-5 for 20 terms, period 32, cut 14) and
     ``2^-18 sqrt(2K + 2 sum a_k^2)`` (3e-5 then; some five times that at most).
     Source: SecFormer (arXiv 2401.00793), section 3, Pi_Sin, applied to the even part of GeLU.
@@ -206,7 +206,7 @@ def sigmoid(x: Secret, choice: Tanh, *, frac: int, bits: int, comparison: Compar
 def relu(x: Secret, *, frac: int, bits: int, comparison: Comparison) -> Protocol[Secret]:
     """``x [x >= 0]``: bit and x, both opened, meet in a local product. The result has ``frac`` fraction bits.
 
-    Cost: 3 rounds: x's truncation, comparison, conversion; 7.625 bytes each way; dealer: 9.75 bytes for the
+    Cost: 3 rounds: x's truncation, comparison, conversion; 7.625 bytes each way; dealer: 3.5 bytes for the
     truncation, 22.5 of the comparison, 8 of the conversion and 9.75 of the product.
     Error: x's rounding; a value whose rounding is 0 gives exactly 0. Where the width is more than 25 bits, a
     negative x above ``-2^(bits - 25)`` units may be kept.

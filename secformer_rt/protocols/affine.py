@@ -18,7 +18,7 @@ def affine(x: Secret, gain: Gain, offset: Secret, *, frac: int) -> Protocol[Secr
         offset: beta (H,).
         frac: fraction bits of x; the result has those of the gain as well.
 
-    Cost: the truncation's; dealer: as much again for the product.
+    Cost: the truncation's; dealer: a word an element more for the product, and as many bits as are cut off.
     Error: x's rounding times the gain.
     Security: the opening is a truncation's, or masked by :func:`~.masking.open_masked`.
     Source: THE-X (arXiv 2206.00216), section 3.2.

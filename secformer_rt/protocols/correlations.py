@@ -4,7 +4,7 @@ A correlation is a list of fields. Of a *random* field each server expands its s
 that it has in common with the dealer: nothing travels. A *derived* field is a function of random
 ones, known to the dealer: one server expands its share from its seed, the other is sent the
 difference. A *local* field is a linear function of fields dealt before and of the correlation's
-random ones, which each server computes on its own shares.
+others, which each server computes on its own shares.
 
 The dealer walks the correlations of the plan in order; it needs neither weights nor inputs nor
 openings. Nothing in this module sees a secret of the data owner or of the model owner.
@@ -68,12 +68,13 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One tensor of a correlation."""
+    """One tensor of a correlation. What is not ``kept`` goes into local fields and is not handed out."""
 
     shape: Shape
     source: Source
     bits: int = 64
     sharing: Sharing = Sharing.ADDITIVE
+    kept: bool = True
 
     @property
     def size(self) -> int:
@@ -98,13 +99,19 @@ class Correlation:
         return ()
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """The derived or local fields; a correlation has not both.
-
-        The dealer calls it on what it knows in the clear. A server calls it on its shares if the fields are
-        local: then they are linear.
+        """The derived fields, by the dealer.
 
         Args:
             random: this correlation's random fields.
+            inputs: the tensors that ``refs`` name.
+        """
+        return []
+
+    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The local fields: by a server of its shares, by the dealer of what it knows in the clear.
+
+        Args:
+            others: this correlation's random and derived fields.
             inputs: the tensors that ``refs`` name.
         """
         return []

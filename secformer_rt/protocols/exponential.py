@@ -157,7 +157,7 @@ def limit_exponential(
     Cost: ``1 + max(n - 1, 2)`` rounds. An element each way, for 24-bit y: 24 bits for y and 11 for its
     comparison; for n > 1 ``64 - max(2 n - 6, 1)`` for the first square and 34 for each of n - 2 later ones,
     of which 30 bits are cut off. With the adder ``1 + max(n - 1, 7)`` rounds, and 108 bits for the 11.
-    Dealer: at most ``3n + 8`` words an element.
+    Dealer: at most ``2.5n + 8`` words an element.
     Error: ``2^(n-28)`` against the exact power, which itself is about ``y^2 exp(y) / 2^(n+1)`` below exp(y).
     The result has 60 fraction bits (with n = 1 twice those of y, and 2).
     Security: truncation masks and the comparison's bits, each for one opening.

@@ -53,7 +53,7 @@ class Centred(Correlation):
         """The mask."""
         return (self.mask,)
 
-    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The centred mask."""
         return [centre(inputs[0])]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secformer_rt.protocols.core import Dealt, Opened, Protocol, Secret, Wait, deal, reveal
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
-from secformer_rt.ring.words import add, add_chosen, add_raised
+from secformer_rt.ring.words import add_chosen, add_raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class WidenedMask(Correlation):
         """R."""
         return (self.low,)
 
-    def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The sum."""
-        return [add(split_heads(inputs[0], self.heads), random[0] << self.left)]
+        return [add_raised(split_heads(inputs[0], self.heads), others[0], self.left)]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -73,8 +73,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2).contiguous()
 
 
-def reveal_reduced(x: Secret, frac: int, ring: int, mask: Tensor, plus: int = 0) -> Protocol[Tensor]:
-    """``y + plus + mask`` modulo ``2^ring``, where y is x with s fraction bits fewer: ``frac``.
+def reveal_reduced(x: Secret, frac: int, ring: int, mask: Tensor) -> Protocol[Tensor]:
+    """``y + mask`` modulo ``2^ring``, where y is x with s fraction bits fewer: ``frac``.
 
     With ``x = a + b`` modulo ``2^k``, ``floor(a / 2^s) + ceil(b / 2^s)`` is ``x >> s`` modulo ``2^(k-s)``,
     where a wrap of ``a + b`` vanishes; or one unit more, with the probability of what is cut off if a is
@@ -84,7 +84,7 @@ def reveal_reduced(x: Secret, frac: int, ring: int, mask: Tensor, plus: int = 0)
     Security: that of the mask.
     """
     cut = x.frac - frac
-    up = plus << cut if x.server == 0 else (1 << cut) - 1
+    up = 0 if x.server == 0 else (1 << cut) - 1
     return (yield from reveal(x.share, ring, mask=mask, cut=cut, up=up))
 
 

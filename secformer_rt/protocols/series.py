@@ -240,7 +240,7 @@ def saturating_series(
     ``bits`` is the width of x with its sign and one bit of room. The result has 14 fraction bits.
 
     Cost after x's opening: that of :func:`saturate`, in which the series' 18 bits an element and its
-    truncation (dealer: 13.75 bytes) are included; dealer: the series'.
+    truncation (dealer: 11.5 bytes) are included; dealer: the series'.
     Error: the series' own plus ``2^-14 sqrt((K + sum beta_k^2) / 12 + 1/6)``, typically: 6e-5 for 8 terms
     and 8e-5 for 14. Some six times that at most: 4e-4 and 5e-4.
     """
@@ -294,7 +294,7 @@ def below_cuts(x: Opened, cuts: tuple[float, ...], *, bits: int, comparison: Com
 def series_form(x: Opened, choice: FourierErf, frac: int = WAVE_FRAC, bits: int = 64) -> Protocol[Form]:
     """``choice``'s series of x, everywhere, as a form with ``frac`` fraction bits modulo ``2^bits``.
 
-    Cost: 1 round; 18 bits an element each way; dealer: by default 13.75 bytes an element, and
+    Cost: 1 round; 18 bits an element each way; dealer: by default 11.5 bytes an element, and
     :func:`sine_series`'.
     """
     series = yield from sine_series(x, choice.period, series_of(choice))

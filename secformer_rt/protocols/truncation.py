@@ -18,21 +18,25 @@ from secformer_rt.protocols.core import (
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
 from secformer_rt.protocols.masking import open_reduced, reveal_reduced
 from secformer_rt.ring.kernels import absent
-from secformer_rt.ring.words import truncated
+from secformer_rt.ring.words import add_raised, truncated
 
 
 @dataclass(frozen=True, slots=True)
 class TruncationMask(Correlation):
-    """Uniform r modulo ``2^ring``; r and room for a sign, ``r + 2^(ring-2)``, shifted; the top bit of r.
+    """A uniform mask modulo ``2^ring`` as a number, with room for a sign; that shifted; its top bit.
 
-    There is one such sum for each of ``shifts``, shifted right, shared modulo ``2^bits``. The top bit is only
-    ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do. Where that is 0 modulo
-    ``2^bits``, there is none.
+    R is uniform modulo ``2^bits``, and so its low bits are modulo ``2^ring``. With room ``2^(ring-2)`` and
+    ``R - room = r + 2^ring h``, ``r < 2^ring``, the number ``r + room`` is ``R - 2^ring h``. So T deals -h,
+    which has ``bits - ring`` bits, rather than all of the number's.
+
+    There is one such number for each of ``shifts``, ``r`` and room shifted right, shared modulo ``2^bits``.
+    The top bit of r is only ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do. Where
+    that is 0 modulo ``2^bits``, there is none.
     """
 
     shape: Shape
     ring: int
-    shifts: tuple[int, ...]
+    shifts: tuple[int, ...]  # 0 is one
     bits: int = 64
 
     @property
@@ -41,18 +45,53 @@ class TruncationMask(Correlation):
         return max(0, min(self.bits, self.bits - self.ring + max(self.shifts)))
 
     @property
+    def _places(self) -> tuple[int, ...]:
+        return (0, *(shift for shift in self.shifts if shift))
+
+    def place(self, shift: int) -> int:
+        """The position of what is shifted by so much."""
+        return self._places.index(shift)
+
+    @property
+    def top(self) -> int | None:
+        """The position of the top bit; None if there is none."""
+        return len(self._places) if self.bit_bits else None
+
+    @property
     def fields(self) -> tuple[Field, ...]:
-        """The mask r, then what is shifted, in the order of the shifts, then the top bit, if any."""
-        shifted = tuple(Field(self.shape, Source.DERIVED, self.bits) for _ in self.shifts)
+        """The number, it shifted, in the order of the shifts, the top bit, if any; then R and -h, if any."""
+        number = Field(self.shape, Source.LOCAL, self.bits)
+        shifted = tuple(Field(self.shape, Source.DERIVED, self.bits) for _ in self._places[1:])
         top = (Field(self.shape, Source.DERIVED, self.bit_bits),) if self.bit_bits else ()
-        return (Field(self.shape, Source.RANDOM, self.ring), *shifted, *top)
+        whole = Field(self.shape, Source.RANDOM, max(self.bits, self.ring), kept=False)
+        above = self.bits - self.ring
+        high = (Field(self.shape, Source.DERIVED, above, kept=False),) if above > 0 else ()
+        return (number, *shifted, *top, whole, *high)
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-        """The shifted masks and the top bit."""
-        (r,) = random
-        room = self.ring - 2
-        shifted = [logical_shift(r, shift, self.ring) + (1 << (room - shift)) for shift in self.shifts]
-        return [*shifted, logical_shift(r, self.ring - 1, self.ring)] if self.bit_bits else shifted
+        """The shifted numbers, the top bit, and -h."""
+        room, width = self.ring - 2, max(self.bits, self.ring)
+        rest = low_bits(random[0] - (1 << room), width)
+        r = low_bits(rest, self.ring)
+        shifts = self._places[1:]
+        found = [logical_shift(r, shift, self.ring) + (1 << (room - shift)) for shift in shifts]
+        if self.bit_bits:
+            found.append(logical_shift(r, self.ring - 1, self.ring))
+        if self.bits > self.ring:
+            found.append(-logical_shift(rest, self.ring, width))
+        return found
+
+    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The number."""
+        if self.bits <= self.ring:
+            return [others[-1]]
+        whole, high = others[-2:]
+        return [add_raised(whole, high, self.ring)]
+
+
+def low_bits(x: Tensor, bits: int) -> Tensor:
+    """X modulo ``2^bits``, in [0, 2^bits) if that is below 2^64."""
+    return x if bits == 64 else x & ((1 << bits) - 1)
 
 
 def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
@@ -70,8 +109,9 @@ def truncate_many(
 
     What all of them do without, s bits, is cut off by each server from its own share, which leaves
     ``y = x >> s`` modulo ``2^K``, ``K = k - s`` (:func:`~.masking.open_reduced`); what is left is to widen y.
-    With ``|y| < 2^(K-2)``, T deals uniform r and ``b = msb(r)``. Open ``c = y + 2^(K-2) + r``; with the
-    public ``m = 1 - msb(c)``, and ``t`` for each of ``fracs`` that has t bits fewer,
+    With ``|y| < 2^(K-2)``, T deals ``r + 2^(K-2)`` for a uniform r (in few bits: :class:`TruncationMask`)
+    and ``b = msb(r)``. Open ``c = y + 2^(K-2) + r``; with the public ``m = 1 - msb(c)``, and ``t`` for each
+    of ``fracs`` that has t bits fewer,
 
         y >> t = (c >> t) - ((r + 2^(K-2)) >> t) + m b 2^(K-t),
 
@@ -82,8 +122,8 @@ def truncate_many(
 
     Without ``shares`` the results have no share, only their openings: for consumers of these alone.
 
-    Cost: 1 round; K bits an element each way; dealer: for one of ``fracs`` ``bits`` bits and ``bits - K``
-    more for b, nothing if that is not positive.
+    Cost: 1 round; K bits an element each way; dealer: for one of ``fracs`` ``2 (bits - K)`` bits, nothing if
+    that is not positive; for each further one, t bits fewer, ``bits`` bits, and t more for b.
     Security: r is uniform modulo ``2^K`` and used for this opening only.
     Source: the cut: SIRNN (Rathee et al., arXiv 2105.04236), section 3, truncate-and-reduce, of which the
     exact one compares the low bits; widening: Escudero et al., "Improved primitives for MPC over mixed
@@ -95,19 +135,17 @@ def truncate_many(
     ring = x.ring - (x.frac - finest)
     if len(fracs) == 1 and bits <= ring:
         return [(yield from _reduced(x, finest, bits, shares))]
-    shifts = tuple(finest - frac for frac in fracs)
-    correlation = TruncationMask(x.shape, ring, shifts, bits)
-    mask = yield from deal(correlation)
-    r, *shifted = mask.shares
-    public = yield from reveal_reduced(x, finest, ring, r, plus=1 << (ring - 2))
-    bit = mask.ref(1 + len(shifts)) if correlation.bit_bits else None
-    top = shifted.pop() if correlation.bit_bits else None
+    correlation = TruncationMask(x.shape, ring, tuple(finest - frac for frac in fracs), bits)
+    dealt = yield from deal(correlation)
+    public = yield from reveal_reduced(x, finest, ring, dealt.shares[0])
+    top = correlation.top
     results = []
-    for position, (frac, shift, less) in enumerate(zip(fracs, shifts, shifted, strict=True)):
-        left = ring - shift
-        ref, part = mask.ref(1 + position), public >> shift if shift else public
-        opened = Opened(x.server, part, ref, less, frac, left, bits, bit, top)
-        share = truncated(part, less, top, ring=left, server=x.server) if shares else absent(part)
+    for frac, shift in zip(fracs, correlation.shifts, strict=True):
+        left, place = ring - shift, correlation.place(shift)
+        part, less = public >> shift if shift else public, dealt.shares[place]
+        bit, bit_share = (None, None) if top is None else (dealt.ref(top), dealt.shares[top])
+        opened = Opened(x.server, part, dealt.ref(place), less, frac, left, bits, bit, bit_share)
+        share = truncated(part, less, bit_share, ring=left, server=x.server) if shares else absent(part)
         results.append(Secret(x.server, share, frac, bits, truncated=opened))
     return results
 

@@ -187,12 +187,11 @@ def harmonic_sum(
         rows = positions if is_power else torch.remainder(positions, length)
         # Without a start, anything times 0.
         given = (rows, table, words, rows if start is None else start)
-        out = empty(positions.shape, torch.int64)
-        sums = harmonics.compile_harmonics().addresses[table.element_size() // 8]
+        at, entries, factors, first = (as_array(x.contiguous()) for x in given)
         mask, scale = length - 1 if is_power else -1, 0 if start is None else 1 << raised
-        fused.harmonic_sum(
-            sums, *(as_array(x.contiguous()) for x in given), mask, scale, constant, out.numpy()
-        )
+        sums = int(harmonics.compile_harmonics().addresses[table.element_size() // 8])
+        out = empty(positions.shape, torch.int64)
+        fused.harmonic_sum(sums, at, entries, factors, first, mask, scale, constant, out.numpy())
         return out
     rows = torch.remainder(positions, table.shape[0])
     total = (table.index_select(0, rows) * words).sum(1, dtype=torch.int64) + constant

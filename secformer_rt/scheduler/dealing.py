@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secformer_rt.protocols.correlations import Correlation, Field, Ref, Sharing, Source
+from secformer_rt.protocols.correlations import Field, Ref, Sharing, Source
 from secformer_rt.ring.packing import pack_differences
 from secformer_rt.ring.prg import SecretSeed, summed
 from secformer_rt.scheduler.plan import Plan
@@ -82,29 +82,30 @@ def _make(
 ) -> _Made:
     planned = plan.deals[index]
     fields = planned.correlation.fields
+    local = [i for i, f in enumerate(fields) if f.source is Source.LOCAL]
+    with_local = any(Ref(index, i) in last_use for i in local)
+    all_random = with_local or any(f.source is Source.DERIVED for f in fields)
     random = [
-        _drawn(seeds, index, i, f)
-        if _needed(planned.correlation, Ref(index, i), last_use)
-        else torch.empty(0)
+        _drawn(seeds, index, i, f) if all_random or Ref(index, i) in last_use else torch.empty(0)
         for i, f in enumerate(fields)
         if f.source is Source.RANDOM
     ]
-    derived = iter(planned.correlation.derive(random, inputs))
-    drawn = iter(random)
+    made_of = {
+        Source.RANDOM: iter(random),
+        Source.DERIVED: iter(planned.correlation.derive(random, inputs)),
+    }
+    values = {i: next(made_of[f.source]) for i, f in enumerate(fields) if f.source is not Source.LOCAL}
+    if with_local:
+        values.update(zip(local, planned.correlation.combine(list(values.values()), inputs), strict=True))
     made = _Made({}, [])
-    for position, item in enumerate(fields):
-        value = next(drawn) if item.source is Source.RANDOM else next(derived)
+    for position, value in values.items():
+        item = fields[position]
         if item.source is Source.DERIVED:
             correction = _correction(value, seeds[planned.holder], index, position, item)
             made.parts.append((1 - planned.holder, correction))
         if Ref(index, position) in last_use:
             made.values[Ref(index, position)] = value
     return made
-
-
-def _needed(correlation: Correlation, ref: Ref, last_use: dict[Ref, int]) -> bool:
-    """Whether the dealer must know a random field: it is built on, now or later."""
-    return ref in last_use or any(f.source is not Source.RANDOM for f in correlation.fields)
 
 
 def _drawn(seeds: tuple[SecretSeed, SecretSeed], index: int, position: int, item: Field) -> Tensor:

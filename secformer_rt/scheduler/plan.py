@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secformer_rt.graph.ir import Graph, Parameter, ParameterKind
 from secformer_rt.protocols.core import Dealt, Open, Protocol, Secret
-from secformer_rt.protocols.correlations import Correlation, Field, Ref, Source
+from secformer_rt.protocols.correlations import Correlation, Field, PublicConstants, Ref, Source
 from secformer_rt.protocols.layernorm import Gain
 from secformer_rt.protocols.linear import HALF, Weight, WeightProduct
 from secformer_rt.protocols.lowering import Lowering, parameter_frac
@@ -129,14 +129,20 @@ class Plan:
         """For every dealt tensor that others are derived from: the last deal that needs it."""
         return {ref: index for index, deal in enumerate(self.deals) for ref in deal.correlation.refs}
 
+    def digests(self) -> dict[str, bytes]:
+        """SHA-256 of each of its parts, by which two parties can tell where their plans differ."""
+        constants = (deal.correlation for deal in self.deals if isinstance(deal.correlation, PublicConstants))
+        parts = {
+            "description": [self.description],
+            "constants": [repr(each) for each in constants],
+            "deals": [f"{deal.correlation!r}{deal.holder}{deal.label}" for deal in self.deals],
+            "rounds": [str(record) for record in self.ledger.rounds],
+        }
+        return {name: hashlib.sha256("\n".join(lines).encode()).digest() for name, lines in parts.items()}
+
     def digest(self) -> bytes:
         """SHA-256 of all of it: parties that agree on this will do the same, message by message."""
-        sha = hashlib.sha256(self.description.encode())
-        for deal in self.deals:
-            sha.update(f"{deal.correlation!r}{deal.holder}{deal.label}\n".encode())
-        for record in self.ledger.rounds:
-            sha.update(f"{record}\n".encode())
-        return sha.digest()
+        return hashlib.sha256(b"".join(self.digests().values())).digest()
 
 
 class Planner:
@@ -153,7 +159,8 @@ class Planner:
         sent[1 - holder] += size
         self.plan.ledger.cost(label).dealer_bytes += size
         shares = tuple(meta_share(item) for item in correlation.fields)
-        expanded = sum(share.nbytes for share in shares)
+        kept = (share for share, item in zip(shares, correlation.fields, strict=True) if item.kept)
+        expanded = sum(share.nbytes for share in kept)
         self.plan.deals.append(PlannedDeal(correlation, holder, label, size, expanded))
         return Dealt(len(self.plan.deals) - 1, shares)
 

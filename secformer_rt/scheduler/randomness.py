@@ -136,21 +136,24 @@ class Material:
 
     def _shares(self, index: int, place: Place = empty) -> list[Tensor]:
         correlation = self._plan.deals[index].correlation
-        sources = [item.source for item in correlation.fields]
+        fields = correlation.fields
         shares = {
-            position: self._share(Ref(index, position), place)
-            for position, source in enumerate(sources)
-            if source is not Source.LOCAL
+            position: self._share(Ref(index, position), place if item.kept else empty)
+            for position, item in enumerate(fields)
+            if item.source is not Source.LOCAL
         }
-        if len(shares) < len(sources):
-            random = [shares[position] for position, source in enumerate(sources) if source is Source.RANDOM]
-            local = iter(correlation.derive(random, [self._share(ref) for ref in correlation.refs]))
-            for position, source in enumerate(sources):
-                if source is Source.LOCAL:
+        if len(shares) < len(fields):
+            inputs = [self._share(ref) for ref in correlation.refs]
+            local = iter(correlation.combine(list(shares.values()), inputs))
+            for position, item in enumerate(fields):
+                if item.source is Source.LOCAL:
                     share = next(local)
                     kept = share if place is empty else place(tuple(share.shape), share.dtype).copy_(share)
                     shares[position] = kept
-        return [shares[position] for position in range(len(sources))]
+        return [
+            shares[position] if item.kept else torch.empty(0, dtype=item.sharing.dtype)
+            for position, item in enumerate(fields)
+        ]
 
     def _share(self, ref: Ref, place: Place = empty) -> Tensor:
         assert isinstance(ref.deal, int)

@@ -175,8 +175,7 @@ def test_the_argument(given: int, frac: int, kept: int) -> None:
     assert float(error.abs().max()) < (2.0**-kept if given > kept else 1e-12)
     sent = packed_size(100, 64 - max(0, given - kept))
     assert (outcome.plan.rounds, outcome.plan.server_bytes) == (1, sent)
-    dealt = sum(outcome.plan.dealer_bytes)
-    assert 800 < dealt <= 1600 if given > kept else dealt == 0
+    assert sum(outcome.plan.dealer_bytes) == 2 * packed_size(100, max(1, given - kept)) * (given > kept)
 
 
 def test_combining_keeps_the_bits_that_a_value_leaves() -> None:

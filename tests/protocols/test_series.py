@@ -53,7 +53,7 @@ def test_a_series_of_a_truncated_value(period: float, terms: int, even: bool) ->
         want = approximations.odd_series(x, coefficients, used)
         bound = 4 * 2.0**-15 * sqrt(2 * terms)
     assert float((got - want).abs().max()) < bound
-    dealt = sum(outcome.plan.dealer_bytes) / 2000 - (64 + 14) / 8  # beside the truncation's word and bit
+    dealt = sum(outcome.plan.dealer_bytes) / 2000 - 2 * 14 / 8  # beside the truncation's
     assert dealt == 2 * (8 if even else 4) * terms * (1 if period == 16.0 else 2)
 
 

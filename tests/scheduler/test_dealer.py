@@ -89,17 +89,27 @@ def test_whoever_was_sent_less_is_sent_the_next_correction() -> None:
         sent[1 - deal.holder] += deal.correction_size
 
 
-def test_the_shares_are_of_what_was_derived() -> None:
+@pytest.mark.parametrize("bits", [61, 63, 64, 60, 50])
+def test_the_shares_are_of_what_was_derived(bits: int) -> None:
     plan = planned(
-        TruncationMask((50,), 64, (8, 20)),
-        Products(((Ref(0, 0), Ref(0, 1)), (Ref(0, 3), Ref(0, 0))), ((50,), (50,)), (64, 44)),
+        TruncationMask((50,), 60, (0, 8, 20), bits),
+        Products(((Ref(0, 0), Ref(0, 1)), (Ref(0, 3), Ref(0, 0))), ((50,), (50,)), (40, 36)),
     )
-    (r, eight, twenty, bit), (product, small) = opened(plan, fresh_seeds())
-    assert torch.equal(bit, (r < 0).to(torch.int64))
-    assert torch.equal(eight, ((r >> 8) & ((1 << 56) - 1)) + (1 << 54))
-    assert torch.equal(twenty, ((r >> 20) & ((1 << 44) - 1)) + (1 << 42))
-    assert torch.equal(product, r * eight)
-    assert torch.equal(small, (bit * r) & ((1 << 44) - 1))
+    (number, eight, twenty, bit, *rest), (product, small) = opened(plan, fresh_seeds())
+    assert all(not part.numel() for part in rest)
+    # Modulo 2^bits it says what it is, and r is the rest of it.
+    r = (number - (1 << 58)) & ((1 << 60) - 1) if bits > 60 else None
+    if r is not None:
+        assert bool((number >= 1 << 58).all()) and bool((number < 5 << 58).all())
+        assert torch.equal(bit & 1, r >> 59)
+        assert torch.equal(eight, (r >> 8) + (1 << 50))
+        assert torch.equal(twenty, (r >> 20) + (1 << 38))
+    else:
+        # Of a narrower ring only the low bits are there: eight and twenty overlap with them.
+        low = (number >> 20) & ((1 << (bits - 20)) - 1)
+        assert bool((((twenty - low) & ((1 << (bits - 20)) - 1)) == 0).all())
+    assert torch.equal(product, (number * eight) & ((1 << 40) - 1))
+    assert torch.equal(small, (bit * number) & ((1 << 36) - 1))
 
 
 def test_the_dealer_asks_for_masks_of_parameters_and_for_nothing_else() -> None:
@@ -129,7 +139,7 @@ def test_a_fresh_seed_gives_other_shares_and_the_same_one_the_same() -> None:
     for deal, a, b, c in zip(plan.deals, opened(plan, seeds), again, other, strict=True):
         for item, x, y, z in zip(deal.correlation.fields, a, b, c, strict=True):
             assert torch.equal(x, y)
-            if item.source is Source.RANDOM and item.size >= 20:
+            if item.kept and item.source is Source.RANDOM and item.size >= 20:
                 assert not torch.equal(x, z)
     first = [torch.cat([x.reshape(-1) for x in materials(plan, fresh_seeds())[0].take()[1]]) for _ in (0, 1)]
     assert not bool((first[0] == first[1]).all())
@@ -154,7 +164,8 @@ def test_material_is_taken_in_order_and_once() -> None:
     for index, deal in enumerate(plan.deals):
         taken, shares = material.take()
         assert taken == index
-        assert [tuple(x.shape) for x in shares] == [item.shape for item in deal.correlation.fields]
+        handed = [item.shape if item.kept else (0,) for item in deal.correlation.fields]
+        assert [tuple(x.shape) for x in shares] == handed
 
 
 @pytest.mark.parametrize("server", [0, 1])
