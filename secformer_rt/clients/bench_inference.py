@@ -87,6 +87,11 @@ class InferenceMeasured:
         """Median online seconds by those at the machine's peaks."""
         return median(self.seconds["online"]) / self.roofline.online.total
 
+    @property
+    def ratio_to_roofline_least(self) -> float:
+        """The least online seconds by those: of both the best that was seen, as peaks are."""
+        return min(self.seconds["online"]) / self.roofline.online.total
+
 
 def bench_inference(
     job: Job,

@@ -135,9 +135,8 @@ def as_array(x: Tensor) -> NDArray[Any]:
 
     Compiled functions accept aligned arrays only, and a buffer received from elsewhere may start anywhere.
     """
-    if x.data_ptr() % x.element_size():
-        x = x.clone()
-    return x.numpy()
+    array: NDArray[Any] = x.numpy()
+    return array if array.flags.aligned else array.copy()
 
 
 def any_meta(*tensors: Tensor) -> bool:

@@ -16,7 +16,8 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     """``x + y`` of integer tensors that broadcast, int64 and contiguous."""
     if any_meta(x, y):
         return x + y
-    out = empty(np.broadcast_shapes(x.shape, y.shape), torch.int64)
+    shape = x.shape if x.shape == y.shape else np.broadcast_shapes(x.shape, y.shape)
+    out = empty(tuple(shape), torch.int64)
     np.add(x.numpy(), y.numpy(), out=out.numpy())
     return out
 
@@ -165,7 +166,7 @@ def row_squares(
 
 
 def _flat(x: Tensor) -> NDArray[np.int64]:
-    return as_array(x.contiguous()).reshape(-1)
+    return as_array(x).ravel()
 
 
 def _check_shapes(*tensors: Tensor) -> None:

@@ -178,6 +178,7 @@ def inference_summary(**changes: Any) -> dict[str, Any]:
             "seconds": {"compute": 0.8, "bytes": 0.02, "rounds": 0.025, "total": 0.845},
         },
         "ratio_to_roofline": 2.66,
+        "ratio_to_roofline_least": 2.41,
         "throughput": {"in_flight": 4, "seconds": 20.0, "at_once_per_s": 0.2, "one_at_a_time_per_s": 0.14},
         "growth": [
             {
