@@ -196,8 +196,8 @@ def _sentences(told: Mapping[str, Any]) -> list[str]:
         f" least cosine {told['cosine_min']:.7f}, and {told['cosine_min_of_preset']:.7f} with what the preset"
         " computes in plaintext.",
         f"Online takes {told['ratio_to_roofline']:,.1f} times what products, bytes and rounds would at the"
-        f" peaks measured just now, at its best {told['ratio_to_roofline_least']:,.1f} times; element-wise work"
-        " is in no peak.",
+        f" peaks measured just now, at its best {told['ratio_to_roofline_least']:,.1f} times; element-wise"
+        " work is in no peak.",
         f"{told['dealer_bytes'] / 1e6:,.1f} MB from the dealer; {links}; {machine['cores']} cores of"
         f" {machine['cpu']}.",
     ]

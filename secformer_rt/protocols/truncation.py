@@ -30,19 +30,18 @@ class TruncationMask(Correlation):
     which has ``bits - ring`` bits, rather than all of the number's.
 
     There is one such number for each of ``shifts``, ``r`` and room shifted right, shared modulo ``2^bits``.
-    The top bit of r is only ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do. Where
-    that is 0 modulo ``2^bits``, there is none.
+    The top bit of r is only ever used times ``2^(ring - shift)``, so ``bit_bits`` bits of its share do.
     """
 
     shape: Shape
     ring: int
     shifts: tuple[int, ...]  # 0 is one
-    bits: int = 64
+    bits: int = 64  # more than ``ring``
 
     @property
     def bit_bits(self) -> int:
-        """Ring of the shares of the top bit; 0 if it is not needed."""
-        return max(0, min(self.bits, self.bits - self.ring + max(self.shifts)))
+        """Ring of the shares of the top bit."""
+        return min(self.bits, self.bits - self.ring + max(self.shifts))
 
     @property
     def _places(self) -> tuple[int, ...]:
@@ -53,53 +52,33 @@ class TruncationMask(Correlation):
         return self._places.index(shift)
 
     @property
-    def top(self) -> int | None:
-        """The position of the top bit; None if there is none."""
-        return len(self._places) if self.bit_bits else None
+    def top(self) -> int:
+        """The position of the top bit."""
+        return len(self._places)
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The number, it shifted, in the order of the shifts, the top bit, if any; then R and -h, if any."""
-        number = Field(self.shape, Source.LOCAL, self.bits)
-        shifted = tuple(Field(self.shape, Source.DERIVED, self.bits) for _ in self._places[1:])
-        top = (Field(self.shape, Source.DERIVED, self.bit_bits),) if self.bit_bits else ()
-        whole = Field(self.shape, Source.RANDOM, max(self.bits, self.ring), kept=False)
-        above = self.bits - self.ring
-        high = (Field(self.shape, Source.DERIVED, above, kept=False),) if above > 0 else ()
-        return (number, *shifted, *top, whole, *high)
+        """The number, it shifted, in the order of the shifts, the top bit; then R and -h."""
+        return (
+            Field(self.shape, Source.LOCAL, self.bits),
+            *(Field(self.shape, Source.DERIVED, self.bits) for _ in self._places[1:]),
+            Field(self.shape, Source.DERIVED, self.bit_bits),
+            Field(self.shape, Source.RANDOM, self.bits, kept=False),
+            Field(self.shape, Source.DERIVED, self.bits - self.ring, kept=False),
+        )
 
     def derive(self, random: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The shifted numbers, the top bit, and -h."""
-        room, width = self.ring - 2, max(self.bits, self.ring)
-        rest = low_bits(random[0] - (1 << room), width)
-        r = low_bits(rest, self.ring)
-        shifts = self._places[1:]
-        found = [logical_shift(r, shift, self.ring) + (1 << (room - shift)) for shift in shifts]
-        if self.bit_bits:
-            found.append(logical_shift(r, self.ring - 1, self.ring))
-        if self.bits > self.ring:
-            found.append(-logical_shift(rest, self.ring, width))
-        return found
+        room = self.ring - 2
+        rest = random[0] - (1 << room)  # may be negative: then h is, and the number is right as an integer
+        r = rest & ((1 << self.ring) - 1)
+        found = [(r >> shift) + (1 << (room - shift)) for shift in self._places[1:]]
+        return [*found, r >> (self.ring - 1), -(rest >> self.ring)]
 
     def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The number."""
-        if self.bits <= self.ring:
-            return [others[-1]]
         whole, high = others[-2:]
         return [add_raised(whole, high, self.ring)]
-
-
-def low_bits(x: Tensor, bits: int) -> Tensor:
-    """X modulo ``2^bits``, in [0, 2^bits) if that is below 2^64."""
-    return x if bits == 64 else x & ((1 << bits) - 1)
-
-
-def logical_shift(x: Tensor, shift: int, ring: int) -> Tensor:
-    """Shift x (int64, in [0, 2^ring) or any word if ring is 64) right as an unsigned number."""
-    if x.is_meta or shift == 0:
-        return x
-    shifted = x >> shift
-    return shifted if ring < 64 else shifted & ((1 << (ring - shift)) - 1)
 
 
 def truncate_many(
@@ -133,17 +112,18 @@ def truncate_many(
     if finest > x.frac or (finest == x.frac and x.ring == 64):
         raise ValueError("truncation must remove fraction bits")
     ring = x.ring - (x.frac - finest)
-    if len(fracs) == 1 and bits <= ring:
+    if bits <= ring:
+        if len(fracs) > 1:
+            raise ValueError(f"{ring} bits are left: for several precisions take a wider ring than {bits}")
         return [(yield from _reduced(x, finest, bits, shares))]
     correlation = TruncationMask(x.shape, ring, tuple(finest - frac for frac in fracs), bits)
     dealt = yield from deal(correlation)
     public = yield from reveal_reduced(x, finest, ring, dealt.shares[0])
-    top = correlation.top
+    bit, bit_share = dealt.ref(correlation.top), dealt.shares[correlation.top]
     results = []
     for frac, shift in zip(fracs, correlation.shifts, strict=True):
         left, place = ring - shift, correlation.place(shift)
         part, less = public >> shift if shift else public, dealt.shares[place]
-        bit, bit_share = (None, None) if top is None else (dealt.ref(top), dealt.shares[top])
         opened = Opened(x.server, part, dealt.ref(place), less, frac, left, bits, bit, bit_share)
         share = truncated(part, less, bit_share, ring=left, server=x.server) if shares else absent(part)
         results.append(Secret(x.server, share, frac, bits, truncated=opened))

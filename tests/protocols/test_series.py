@@ -31,16 +31,17 @@ BITS = RANGE + FRAC + 2
 @pytest.mark.parametrize("period", [16.0, 28.284271247461902, 7.0])
 @pytest.mark.parametrize("terms", [1, 8])
 @pytest.mark.parametrize("even", [False, True])
-def test_a_series_of_a_truncated_value(period: float, terms: int, even: bool) -> None:
+@pytest.mark.parametrize("bits", [64, 37])
+def test_a_series_of_a_truncated_value(period: float, terms: int, even: bool, bits: int) -> None:
     coefficients = tuple(1.9 / 2**k for k in range(terms))
     series = cosine_series if even else sine_series
 
     def build(s: list[Secret], _: Model) -> Protocol[list[Secret]]:
-        x = yield from truncate(s[0], FRAC)
+        x = yield from truncate(s[0], FRAC, bits)
         assert x.truncated is not None
         return [x, (yield from series(x.truncated, period, coefficients))]
 
-    outcome = run_words(build, (random_words(2000, bits=36), 26))
+    outcome = run_words(build, (random_words(2000, bits=36), 26, 50))
     x = outcome.value(lambda r: r[0])
     got = outcome.value(lambda r: r[1])
     assert (outcome.results[0][1].ring, outcome.results[0][1].frac) == ((64, 32) if even else (32, 28))
@@ -53,7 +54,7 @@ def test_a_series_of_a_truncated_value(period: float, terms: int, even: bool) ->
         want = approximations.odd_series(x, coefficients, used)
         bound = 4 * 2.0**-15 * sqrt(2 * terms)
     assert float((got - want).abs().max()) < bound
-    dealt = sum(outcome.plan.dealer_bytes) / 2000 - 2 * 14 / 8  # beside the truncation's
+    dealt = sum(outcome.plan.dealer_bytes) / 2000 - 2 * (bits - 36) / 8  # beside the truncation's
     assert dealt == 2 * (8 if even else 4) * terms * (1 if period == 16.0 else 2)
 
 

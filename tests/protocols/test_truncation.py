@@ -80,6 +80,11 @@ def test_no_shift_widens_exactly(ring: int) -> None:
     assert torch.equal(total(wide), x)
 
 
+def test_several_precisions_take_a_ring_wider_than_what_is_left() -> None:
+    with pytest.raises(ValueError, match="wider ring than 40"):
+        run_words(lambda s, _: truncate_many(s[0], (12, 7), 40), (plain(1), 20, 48))
+
+
 def test_a_whole_word_cannot_be_widened() -> None:
     with pytest.raises(ValueError, match="must remove"):
         run_words(lambda s, _: truncate_many(s[0], (12,)), (plain(1), 12))
