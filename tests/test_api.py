@@ -218,9 +218,9 @@ def test_local_parties_end_with_their_cluster(encoder: Path) -> None:
         Cluster.local(preset="fast")
     assert {process.pid for process in parties()} == before
     with Cluster.local(preset="secformer") as cluster:
+        assert cluster.models() == {}  # so all three are up
         started = [process for process in parties() if process.pid not in before]
         assert len(started) == 3
-        assert cluster.models() == {}
         for process in started:
             process.kill()
         with pytest.raises(PeerLostError, match="ended by signal 9"):
