@@ -36,11 +36,17 @@ class PlanCache:
             else:
                 lowering = manifest.lowering(*key)
                 plan = plan_graph(lowering)
-                digests = {name: value.hex()[:16] for name, value in plan.digests().items()}
-                say(logger, "planned", logging.DEBUG, batch=key[0], tokens=key[1], masked=key[2], **digests)
+                if logger.isEnabledFor(logging.DEBUG):
+                    _tell(request, plan)
                 self._plans[key] = (lowering, plan)
                 self.derived += 1
                 while len(self._plans) > KEPT:
                     self._plans.popitem(last=False)
             self._plans.move_to_end(key)
             return self._plans[key]
+
+
+def _tell(request: Request, plan: Plan) -> None:
+    digests = {name: value.hex()[:16] for name, value in plan.digests().items()}
+    size = {"batch": request.batch, "tokens": request.tokens, "masked": request.masked}
+    say(logger, "planned", logging.DEBUG, **size, **digests)

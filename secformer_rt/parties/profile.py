@@ -42,6 +42,7 @@ _INSIDE: Final = tuple(
         "fused",
         "fused_bits",
         "gemm",
+        "harmonics",
         "jit",
         "limb_gemm",
         "limb_products",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.ring.buffers import check_bytes
-from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
+from secformer_rt.ring.jit import any_meta, as_array, as_flat, compiled, empty
 from secformer_rt.ring.words import WORD_BITS
 
 
@@ -87,7 +87,7 @@ def chunk_lookup(tables: Tensor, words: Tensor, low: int, bits: int, first: int)
         from secformer_rt.ring import fused_bits
 
         lt, eq = empty((chunks, width), torch.uint8), empty((chunks, width), torch.uint8)
-        flat = as_array(words.contiguous().reshape(-1))
+        flat = as_flat(words)
         fused_bits.chunk_lookup(as_array(tables.contiguous()), flat, low, bits, first, lt.numpy(), eq.numpy())
         return lt, eq
     index = torch.stack([(words >> (low + 4 * c)) & ((1 << min(4, bits - 4 * c)) - 1) for c in range(chunks)])
@@ -121,7 +121,7 @@ def bit_plane(words: Tensor, bit: int) -> Tensor:
     from secformer_rt.ring import fused_bits
 
     out = empty(((words.numel() + 7) // 8,), torch.uint8)
-    fused_bits.bit_plane(as_array(words.contiguous()).reshape(-1), bit, out.numpy())
+    fused_bits.bit_plane(as_flat(words), bit, out.numpy())
     return out
 
 

@@ -18,7 +18,6 @@ from secformer_rt.ring.native import Compiled, compile_functions
 LANES = 16
 
 _SUMS = ir.VectorType(WORD, LANES)
-_FLAGS = ir.VectorType(ir.IntType(1), LANES)
 
 
 @functools.cache

@@ -139,6 +139,11 @@ def as_array(x: Tensor) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
+def as_flat(x: Tensor) -> NDArray[Any]:
+    """The elements of a CPU tensor in order, on one axis; copied only if they do not lie so."""
+    return as_array(x).ravel()
+
+
 def any_meta(*tensors: Tensor) -> bool:
     """Whether any of the tensors has no data, which makes the call a dry run for planning."""
     return any(x.is_meta for x in tensors)

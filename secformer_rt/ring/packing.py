@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.buffers import check_bytes
-from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
+from secformer_rt.ring.jit import any_meta, as_flat, compiled, empty
 from secformer_rt.ring.words import WORD_BITS, add
 
 
@@ -55,8 +55,8 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None, cut: int = 0, u
     if compiled() and bits < WORD_BITS:
         from secformer_rt.ring import fused_bits
 
-        words = as_array(x.contiguous()).reshape(-1).view(np.uint64)
-        masks = words[:0] if mask is None else as_array(mask.contiguous()).reshape(-1).view(np.uint64)
+        words = as_flat(x).view(np.uint64)
+        masks = words[:0] if mask is None else as_flat(mask).view(np.uint64)
         out = empty((_padded(size),), torch.uint8)
         fused_bits.pack_words(*_fast(bits), words, masks, False, bits, cut, up, out.numpy().view(np.uint64))
         return out[:size]
@@ -77,7 +77,7 @@ def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Tensor:
         bits: 1 to 64.
     """
     size = packed_size(x.numel(), bits)
-    words = as_array(x.contiguous()).reshape(-1)
+    words = as_flat(x)
     out = empty((_padded(size),), torch.uint8)
     at = 0
     for other in others:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from secformer_rt.ring.jit import any_meta, as_array, compiled, empty
+from secformer_rt.ring.jit import any_meta, as_array, as_flat, compiled, empty
 
 WORD_BITS = 64
 
@@ -17,7 +16,7 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     if any_meta(x, y):
         return x + y
     shape = x.shape if x.shape == y.shape else np.broadcast_shapes(x.shape, y.shape)
-    out = empty(tuple(shape), torch.int64)
+    out = empty(shape, torch.int64)
     np.add(x.numpy(), y.numpy(), out=out.numpy())
     return out
 
@@ -61,7 +60,7 @@ def add_raised(x: Tensor, y: Tensor, shift: int) -> Tensor:
     from secformer_rt.ring import fused
 
     out = empty(tuple(x.shape), torch.int64)
-    fused.add_raised(_flat(x), _flat(y), shift, _flat(out))
+    fused.add_raised(as_flat(x), as_flat(y), shift, as_flat(out))
     return out
 
 
@@ -74,7 +73,7 @@ def upper_bit_clear(public: Tensor, ring: int) -> Tensor:
     from secformer_rt.ring import fused
 
     out = empty(tuple(public.shape), torch.int64)
-    fused.upper_bit_clear(_flat(public), ring, _flat(out))
+    fused.upper_bit_clear(as_flat(public), ring, as_flat(out))
     return out
 
 
@@ -92,7 +91,7 @@ def add_chosen(x: Tensor, bit: Tensor, public: Tensor, ring: int) -> Tensor:
     from secformer_rt.ring import fused
 
     out = empty(tuple(x.shape), torch.int64)
-    fused.add_chosen(_flat(x), _flat(bit), _flat(public), ring, _flat(out))
+    fused.add_chosen(as_flat(x), as_flat(bit), as_flat(public), ring, as_flat(out))
     return out
 
 
@@ -118,8 +117,8 @@ def truncated(public: Tensor, mask: Tensor, bit: Tensor | None, *, ring: int, se
         from secformer_rt.ring import fused
 
         out = empty(tuple(public.shape), torch.int64)
-        bits = _flat(public[:0] if bit is None else bit)
-        fused.truncated(_flat(public), _flat(mask), bits, ring, 1 - server, _flat(out))
+        bits = as_flat(public[:0] if bit is None else bit)
+        fused.truncated(as_flat(public), as_flat(mask), bits, ring, 1 - server, as_flat(out))
         return out
     share = (public if server == 0 else 0) - mask
     return share if bit is None else share + ((upper_bit_clear(public, ring) * bit) << ring)
@@ -163,10 +162,6 @@ def row_squares(
             ((public * bit - product) << (ring + 1)) + bit * square
         )
     return total.sum(-1, keepdim=True)
-
-
-def _flat(x: Tensor) -> NDArray[np.int64]:
-    return as_array(x).ravel()
 
 
 def _check_shapes(*tensors: Tensor) -> None:
