@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.protocols.correlations import Correlation, Ref
-from secformer_rt.ring.words import add, upper_bit_clear
+from secformer_rt.ring.words import add, add_chosen, upper_bit_clear
 
 T = TypeVar("T")
 
@@ -57,12 +57,22 @@ class Deal:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Widening:
+    """What is known of a number that an opening adds upper bits to: P, modulo ``2^left``, and shares of b."""
+
+    public: Tensor
+    bit: Tensor
+    left: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Open:
     """Open shares to both servers. Answered after the round with the public tensor.
 
     ``bits`` < 64 opens only the low bits of additive shares; ``xor`` opens bit planes (uint8). A ``mask``
     of the same shape is added to the share first, or for planes XORed; with one, what is opened may be
-    ``((share + up) >> cut) + mask``.
+    ``((share + up) >> cut) + mask``. With a ``widening`` instead, ``z = share + w b`` is opened, where w is 1
+    for P below ``2^(left - 1)``, else 0, and the answer is ``P + 2^left z``.
     """
 
     share: Tensor
@@ -71,10 +81,13 @@ class Open:
     mask: Tensor | None = None
     cut: int = 0
     up: int = 0
+    widening: Widening | None = None
 
     @property
     def value(self) -> Tensor:
-        """The share that is opened, with its mask."""
+        """The share that is opened, with its mask or its bit."""
+        if self.widening is not None:
+            return add_chosen(self.share, self.widening.bit, self.widening.public, self.widening.left)
         if self.mask is None:
             return self.share
         if self.xor:
@@ -301,6 +314,12 @@ def reveal(
     See :class:`Open` for ``cut`` and ``up``.
     """
     public: Tensor = yield Open(share, bits, xor, mask, cut, up)
+    return public
+
+
+def reveal_upper(share: Tensor, bits: int, widening: Widening) -> Protocol[Tensor]:
+    """Open what a number lacks, for what is known of it; see :class:`Open`. One round."""
+    public: Tensor = yield Open(share, bits, widening=widening)
     return public
 
 

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from secformer_rt.protocols.core import Dealt, Opened, Protocol, Secret, Wait, deal, reveal
+from secformer_rt.protocols.core import (
+    Dealt,
+    Opened,
+    Protocol,
+    Secret,
+    Wait,
+    Widening,
+    deal,
+    reveal,
+    reveal_upper,
+)
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
-from secformer_rt.ring.words import add_chosen, add_raised
+from secformer_rt.ring.words import add_raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +48,7 @@ class Mask(Correlation):
 class WidenedMask(Correlation):
     """Uniform p modulo ``2^(ring - left)``, and ``R + 2^left p`` for a dealt R below ``2^left``.
 
-    With ``heads``, R (B, T, heads D) is split into (B, heads, T, D), which is the ``shape`` of p. Nothing
+    With ``heads``, the sum (B, T, heads D) is split into (B, heads, T, D); R and p are not. Nothing
     travels: each server computes its share of the sum.
     """
 
@@ -53,7 +63,7 @@ class WidenedMask(Correlation):
         """P and the sum, modulo ``2^ring``."""
         return (
             Field(self.shape, Source.RANDOM, self.ring - self.left),
-            Field(self.shape, Source.LOCAL, self.ring),
+            Field(split_shape(self.shape, self.heads), Source.LOCAL, self.ring),
         )
 
     @property
@@ -63,13 +73,20 @@ class WidenedMask(Correlation):
 
     def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The sum."""
-        return [add_raised(split_heads(inputs[0], self.heads), others[0], self.left)]
+        return [split_heads(add_raised(inputs[0], others[0], self.left), self.heads)]
+
+
+def split_shape(shape: Shape, heads: int) -> Shape:
+    """(B, heads, T, D) for (B, T, heads D); the shape itself if ``heads`` is 0."""
+    return (shape[0], heads, shape[1], shape[2] // heads) if heads else shape
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, heads D) as (B, heads, T, D), contiguous; x itself if ``heads`` is 0."""
     if not heads:
         return x
+    if x.is_meta:
+        return x.new_empty(split_shape(tuple(x.shape), heads))
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2).contiguous()
 
 
@@ -186,9 +203,8 @@ def widened(opened: Opened, ring: int, heads: int = 0) -> Protocol[Opened]:
     """
     left = opened.ring
     assert opened.bit_share is not None and not opened.added
-    public, bit = split_heads(opened.public, heads), split_heads(opened.bit_share, heads)
-    mask = yield from deal(WidenedMask(opened.mask, tuple(public.shape), left, ring, heads))
-    share = add_chosen(mask.shares[0], bit, public, left)
-    high = yield from reveal(share, ring - left)
-    whole = add_raised(public, high, left)
+    known = Widening(opened.public, opened.bit_share, left)
+    mask = yield from deal(WidenedMask(opened.mask, tuple(known.public.shape), left, ring, heads))
+    whole = yield from reveal_upper(mask.shares[0], ring - left, known)
+    whole = split_heads(whole, heads)
     return Opened(opened.server, whole, mask.ref(1), mask.shares[1], opened.frac, ring, ring)

@@ -22,7 +22,7 @@ PLANE_BLOCK = 2048  # bytes of every plane at a time
 GATHER = np.uint64(0x8040201008040201)
 
 # Where in the array of addresses each function's is; in a table, the word that says where a last lane begins.
-READ, READ_SUM, WRITE, WRITE_SUM, WRITE_DIFFERENCE = range(5)
+READ, READ_SUM, READ_ONTO, WRITE, WRITE_SUM, WRITE_DIFFERENCE, WRITE_CHOSEN = range(7)
 LAST = 3
 
 
@@ -197,6 +197,35 @@ def pack_words(
             out[at] = held
 
 
+@compile_now("void(int64[::1], int64[::1], uint64[::1], uint64[::1], uint64[::1], int64, int64, uint64[::1])")
+def pack_chosen(
+    functions: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.uint64],
+    chosen: NDArray[np.uint64], numbers: NDArray[np.uint64], ring: int, bits: int, out: NDArray[np.uint64],
+) -> None:  # fmt: skip
+    """What :func:`pack_words` makes of words, and bits where numbers allow; see ``packing.pack_chosen``.
+
+    Args:
+        functions: addresses of ``ring.streams``, or none.
+        table: for these bits.
+        words: (N,).
+        chosen: (N,), added where the numbers have their upper bit clear.
+        numbers: (N,).
+        ring: bits of a number.
+        bits: 1 to 63.
+        out: little-endian, at least ``N bits / 64`` words and three more.
+    """
+    done = words.size // 64 * 64 if functions.size else 0
+    if done:
+        given = (words, 0, chosen, 0, numbers, 0, out, 0, done // 8, bits, table, 0, ring)
+        call(functions[WRITE_CHOSEN], given)
+    rest = words[done:].copy()
+    for n in range(rest.size):
+        rest[n] += (((numbers[done + n] >> np.uint64(ring - 1)) & np.uint64(1)) - np.uint64(1)) & chosen[
+            done + n
+        ]
+    pack_words(functions[:0], table, rest, rest[:0], False, bits, 0, 0, out[done // 64 * bits :])
+
+
 def _eight_bytes(_typing: Any, buffer: Any, at: Any) -> Any:
     """Eight bytes of a buffer as a word, wherever they begin."""
 
@@ -333,3 +362,30 @@ def masked_products(
             total = out[monomials[m, 0], start:stop]
             for n in range(some.size):
                 total[n] ^= some[n]
+
+
+@compile_now("void(int64[::1], int64[::1], uint8[::1], uint8[::1], uint64[::1], int64, int64, uint64[::1])")
+def unpack_onto(
+    functions: NDArray[np.int64], table: NDArray[np.int64], first: NDArray[np.uint8],
+    second: NDArray[np.uint8], onto: NDArray[np.uint64], shift: int, bits: int, out: NDArray[np.uint64],
+) -> None:  # fmt: skip
+    """``out = onto + 2^shift`` times what :func:`unpack_sum` finds; see ``packing.unpack_onto``.
+
+    Args:
+        functions: addresses of ``ring.streams``, or none.
+        table: for these bits.
+        first: ceil(N bits / 8) bytes.
+        second: as many.
+        onto: (N,).
+        shift: 0 to 63.
+        bits: 1 to 63.
+        out: (N,).
+    """
+    done = _groups(first.size, bits, out.size, table[LAST]) if functions.size else 0
+    if done:
+        given = (first, 0, second, 0, onto, 0, out, 0, done, bits, table, 0, shift)
+        call(functions[READ_ONTO], given)
+    rest = out[8 * done :]
+    unpack_sum(functions[:0], table, first[done * bits :], second[done * bits :], bits, rest)
+    for n in range(rest.size):
+        rest[n] = onto[8 * done + n] + (rest[n] << np.uint64(shift))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secformer_rt.ring.buffers import check_bytes
 from secformer_rt.ring.jit import any_meta, as_flat, compiled, empty
-from secformer_rt.ring.words import WORD_BITS, add
+from secformer_rt.ring.words import WORD_BITS, add, add_chosen, add_raised, check_shapes
 
 
 def packed_size(count: int, bits: int) -> int:
@@ -66,6 +66,25 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None, cut: int = 0, u
     columns = flat.numpy().astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
     chosen = np.unpackbits(columns, axis=1, bitorder="little")[:, :bits]
     return torch.from_numpy(np.packbits(chosen.reshape(-1), bitorder="little"))
+
+
+def pack_chosen(x: Tensor, bit: Tensor, public: Tensor, ring: int, bits: int) -> Tensor:
+    """What :func:`pack_words` makes of ``words.add_chosen(x, bit, public, ring)``, in one pass.
+
+    Raises:
+        ValueError: the tensors have several shapes.
+    """
+    if bits < WORD_BITS and x.numel() and compiled() and not any_meta(x, bit, public):
+        from secformer_rt.ring import fused_bits
+
+        check_shapes(x, bit, public)
+        size = packed_size(x.numel(), bits)
+        words, chosen, numbers = (as_flat(t).view(np.uint64) for t in (x, bit, public))
+        out = empty((_padded(size),), torch.uint8)
+        stream = out.numpy().view(np.uint64)
+        fused_bits.pack_chosen(*_fast(bits), words, chosen, numbers, ring, bits, stream)
+        return out[:size]
+    return pack_words(add_chosen(x, bit, public, ring), bits)
 
 
 def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Tensor:
@@ -162,15 +181,37 @@ def unpack_sum(first: Tensor, second: Tensor, shape: tuple[int, ...], bits: int)
     if bits < WORD_BITS and count and compiled() and not any_meta(first, second):
         from secformer_rt.ring import fused_bits
 
-        size = packed_size(count, bits)
-        if first.numel() != size or second.numel() != size:
-            raise ValueError(f"{count} words of {bits} bits take {size} bytes each way")
+        one, other = _streams(first, second, count, bits)
         out = empty(shape, torch.int64)
-        one, other = (x.contiguous().numpy() for x in (first, second))
         fused_bits.unpack_sum(*_fast(bits), one, other, bits, out.numpy().reshape(-1).view(np.uint64))
         return out
     total = add(unpack_words(first, shape, bits), unpack_words(second, shape, bits))
     return total if bits == WORD_BITS else total & ((1 << bits) - 1)
+
+
+def unpack_onto(public: Tensor, shift: int, first: Tensor, second: Tensor, bits: int) -> Tensor:
+    """``public`` plus ``2^shift`` times what :func:`unpack_sum` finds for its shape, in one pass.
+
+    Raises:
+        ValueError: a buffer has another length than the tensor's words take.
+    """
+    shape = tuple(public.shape)
+    if bits < WORD_BITS and public.numel() and compiled() and not any_meta(public, first, second):
+        from secformer_rt.ring import fused_bits
+
+        one, other = _streams(first, second, public.numel(), bits)
+        out = empty(shape, torch.int64)
+        words, found = (as_flat(t).view(np.uint64) for t in (public, out))
+        fused_bits.unpack_onto(*_fast(bits), one, other, words, shift, bits, found)
+        return out
+    return add_raised(public, unpack_sum(first, second, shape, bits), shift)
+
+
+def _streams(first: Tensor, second: Tensor, count: int, bits: int) -> tuple[NDArray[np.uint8], ...]:
+    size = packed_size(count, bits)
+    if first.numel() != size or second.numel() != size:
+        raise ValueError(f"{count} words of {bits} bits take {size} bytes each way")
+    return first.contiguous().numpy(), second.contiguous().numpy()
 
 
 def _padded(size: int) -> int:

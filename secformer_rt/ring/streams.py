@@ -10,6 +10,7 @@ bytes, and at least 4, for lanes to begin in bytes of their own.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.ir as ir  # type: ignore[import-untyped]
@@ -61,30 +62,37 @@ def compile_streams() -> Compiled:
     """Functions of addresses, a number of groups, the bits of a word, and its table.
 
     ``read(stream, out, groups, bits, table)`` and ``read_sum(stream, other, out, ...)`` write words, and read
-    to the end of the last lane. ``write(words, out, ...)``, ``write_difference(words, masks, out, ...)`` and
-    ``write_sum(words, masks, out, ..., cut, up)`` write a stream, to the end of the last lane too; the sums
-    are those of ``(word + up) >> cut`` and a mask.
+    to the end of the last lane; ``read_onto(stream, other, words, out, ..., shift)`` writes the words plus
+    ``2^shift`` times the sums. ``write(words, out, ...)``, ``write_difference(words, masks, out, ...)``,
+    ``write_sum(words, masks, out, ..., cut, up)`` and ``write_chosen(words, bits, numbers, out, ..., ring)``
+    write a stream, to the end of the last lane too; the sums are those of ``(word + up) >> cut`` and a mask,
+    or of a word and a bit where a number of ``ring`` bits has its upper one clear.
     """
     return compile_functions(
-        (lambda b, x, *rest: _read(Code(b), [x], *rest), 5),
-        (lambda b, x, y, *rest: _read(Code(b), [x, y], *rest), 6),
+        (lambda b, x, *rest: _read(Code(b), [x], None, *rest), 5),
+        (lambda b, x, y, *rest: _read(Code(b), [x, y], None, *rest), 6),
+        (lambda b, x, y, *rest: _read(Code(b), [x, y], *rest), 8),
         (lambda b, x, *rest: _write(Code(b), [x], *rest), 5),
         (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest), 8),
         (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, less=True), 6),
+        (lambda b, x, y, z, *rest: _write_chosen(Code(b), [x, y, z], *rest), 8),
     )
 
 
-def _read(code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, table: Any) -> None:
-    """The words of a stream, or the sums of two streams' words."""
+def _read(
+    code: Code, sources: list[Any], onto: Any, out: Any, groups: Any, bits: Any, table: Any, shift: Any = None
+) -> None:
+    """The words of a stream, or the sums of two streams' words; shifted and added to words, if so asked."""
     b = code.builder
     kept = _kept(code, bits)
+    raised = None if shift is None else code.spread(shift, _WORDS)
     starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
     shifts, back, eight, ninth = (_vectors(code, table, at) for at in (_SHIFTS, _BACK, _READ, _NINTH))
     one = ir.Constant(_WORDS, [1] * 4)
     both = ir.Constant(ir.VectorType(HALF, 4), [0, 1, 2, 3])
 
     def step(carried: list[Any]) -> list[Any]:
-        *sources_at, out_at = carried
+        *sources_at, onto_at, out_at = carried
         for half in range(2):
             total = None
             for source in sources_at:
@@ -98,10 +106,15 @@ def _read(code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, tabl
                 above = b.shl(_shuffled(code, lane_bytes, ninth[half]), one)
                 words = b.or_(words, b.shl(above, back[half]))
                 total = words if total is None else b.add(total, words)
-            b.store(b.and_(total, kept), code.at(out_at, 32 * half, _WORDS), align=8)
-        return [*(b.add(x, bits) for x in sources_at), b.add(out_at, WORD(8 * _GROUP))]
+            found = b.and_(total, kept)
+            if raised is not None:
+                words = b.load(code.at(onto_at, 32 * half, _WORDS), align=8)
+                found = b.add(words, b.shl(found, raised))
+            b.store(found, code.at(out_at, 32 * half, _WORDS), align=8)
+        ends = (b.add(x, WORD(8 * _GROUP)) for x in (onto_at, out_at))
+        return [*(b.add(x, bits) for x in sources_at), *ends]
 
-    code.loop("read", groups, [*sources, out], step)
+    code.loop("read", groups, [*sources, out if onto is None else onto, out], step)
 
 
 def _write(
@@ -111,6 +124,37 @@ def _write(
     """The stream of words, of sums or of differences."""
     b = code.builder
     shifted = None if cut is None else [code.spread(number, _WORDS) for number in (up, cut)]
+
+    def word(words: Any, *masks: Any) -> Any:
+        if shifted is not None:
+            words = b.lshr(b.add(words, shifted[0]), shifted[1])
+        for mask in masks:
+            words = (b.sub if less else b.add)(words, mask)
+        return words
+
+    _write_words(code, sources, word, out, groups, bits, table)
+
+
+def _write_chosen(
+    code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, table: Any, ring: Any
+) -> None:
+    """The stream of words, with bits added where a number's upper bit is clear."""
+    b = code.builder
+    one = ir.Constant(_WORDS, [1] * 4)
+    place = code.spread(b.sub(ring, WORD(1)), _WORDS)
+
+    def word(words: Any, bit: Any, number: Any) -> Any:
+        where_clear = b.sub(b.and_(b.lshr(number, place), one), one)
+        return b.add(words, b.and_(where_clear, bit))
+
+    _write_words(code, sources, word, out, groups, bits, table)
+
+
+def _write_words(
+    code: Code, sources: list[Any], word: Callable[..., Any], out: Any, groups: Any, bits: Any, table: Any
+) -> None:
+    """The stream of what ``word`` makes of the sources' words."""
+    b = code.builder
     kept = _kept(code, bits)
     starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
     shifts, back, first, second, shared, place = (
@@ -126,11 +170,7 @@ def _write(
         *sources_at, out_at = carried
         previous = nothing
         for half in range(2):
-            words, *masks = (b.load(code.at(x, 32 * half, _WORDS), align=8) for x in sources_at)
-            if shifted is not None:
-                words = b.lshr(b.add(words, shifted[0]), shifted[1])
-            for mask in masks:
-                words = (b.sub if less else b.add)(words, mask)
+            words = word(*(b.load(code.at(x, 32 * half, _WORDS), align=8) for x in sources_at))
             words = b.and_(words, kept)
             above = b.lshr(b.lshr(words, one), back[half])
             words = b.shl(words, shifts[half])

@@ -32,7 +32,7 @@ def add_rows(x: Tensor, y: Tensor, row: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_shapes(x, y)
+    check_shapes(x, y)
     if row.shape != x.shape[-1:]:
         raise ValueError(f"a row of shape {tuple(row.shape)} does not fit {tuple(x.shape)}")
     if any_meta(x, y, row) or not compiled():
@@ -52,7 +52,7 @@ def add_raised(x: Tensor, y: Tensor, shift: int) -> Tensor:
     Raises:
         ValueError: they have several shapes.
     """
-    _check_shapes(x, y)
+    check_shapes(x, y)
     if any_meta(x, y):
         return x
     if not compiled():
@@ -83,7 +83,7 @@ def add_chosen(x: Tensor, bit: Tensor, public: Tensor, ring: int) -> Tensor:
     Raises:
         ValueError: the tensors have several shapes.
     """
-    _check_shapes(x, bit, public)
+    check_shapes(x, bit, public)
     if any_meta(x, bit, public):
         return x
     if not compiled():
@@ -110,7 +110,7 @@ def truncated(public: Tensor, mask: Tensor, bit: Tensor | None, *, ring: int, se
     Raises:
         ValueError: the tensors have several shapes.
     """
-    _check_shapes(public, mask, *(() if bit is None else (bit,)))
+    check_shapes(public, mask, *(() if bit is None else (bit,)))
     if any_meta(public, mask):
         return public
     if compiled():
@@ -143,7 +143,7 @@ def row_squares(
     Raises:
         ValueError: the tensors have several shapes.
     """
-    _check_shapes(public, share, *(crossed or ()))
+    check_shapes(public, share, *(crossed or ()))
     square = signed(1 << (2 * ring)) if 2 * ring < 64 else 0
     if any_meta(public, share):
         return (public * share).sum(-1, keepdim=True)
@@ -164,7 +164,8 @@ def row_squares(
     return total.sum(-1, keepdim=True)
 
 
-def _check_shapes(*tensors: Tensor) -> None:
+def check_shapes(*tensors: Tensor) -> None:
+    """Refuse tensors of several shapes."""
     if any(x.shape != tensors[0].shape for x in tensors):
         raise ValueError(f"the shapes differ: {', '.join(str(tuple(x.shape)) for x in tensors)}")
 

@@ -13,7 +13,7 @@ from secformer_rt.protocols.core import Dealt, Open
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.protocols.masking import Mask
 from secformer_rt.ring.buffers import as_bytes, as_tensor
-from secformer_rt.ring.packing import pack_words, unpack_sum, unpack_words
+from secformer_rt.ring.packing import pack_chosen, pack_words, unpack_onto, unpack_sum, unpack_words
 from secformer_rt.scheduler.engine import Label
 from secformer_rt.scheduler.ledger import Ledger
 from secformer_rt.scheduler.plan import Plan
@@ -111,10 +111,14 @@ def _packed(opening: Open) -> Tensor:
     """What this server sends."""
     if opening.xor:
         return opening.value.contiguous().reshape(-1)
+    if (known := opening.widening) is not None:
+        return pack_chosen(opening.share, known.bit, known.public, known.left, opening.bits)
     return pack_words(opening.share, opening.bits, opening.mask, opening.cut, opening.up)
 
 
 def _combine(opening: Open, sent: Tensor, received: Tensor) -> Tensor:
     if opening.xor:
         return (sent ^ received).reshape(opening.share.shape)
+    if (known := opening.widening) is not None:
+        return unpack_onto(known.public, known.left, sent, received, opening.bits)
     return unpack_sum(sent, received, tuple(opening.share.shape), opening.bits)

@@ -69,7 +69,10 @@ class Recorder(ServerBackend):
     def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:
         results = super().exchange(openings)
         self.seen += [
-            (Open(o.value.clone(), o.bits, o.xor), public.clone())
+            (
+                Open(o.value.clone(), o.bits, o.xor),
+                public.clone() if o.widening is None else (public - o.widening.public) >> o.widening.left,
+            )
             for (_, o), public in zip(openings, results, strict=True)
         ]
         return results

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secformer_rt.ring.bit_planes import chunk_lookup, pack_bits, unpack_bits
-from secformer_rt.ring.packing import pack_differences, pack_words, packed_size, unpack_sum, unpack_words
+from secformer_rt.ring.packing import (
+    pack_chosen,
+    pack_differences,
+    pack_words,
+    packed_size,
+    unpack_onto,
+    unpack_sum,
+    unpack_words,
+)
 from tests.ring.helpers import BACKENDS, EXTREMES, using, words
 
 seeds = st.integers(0, 2**32)
@@ -164,3 +172,34 @@ def test_so_many_bits_cannot_be_cut_off(cut: int) -> None:
         pack_words(words(1, 3), 32, words(2, 3), cut)
     with pytest.raises(ValueError, match="without a mask"):
         pack_words(words(1, 3), 32, cut=1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(st.data(), st.integers(1, 64), st.integers(0, 200), seeds)
+def test_upper_bits_that_an_opening_adds(
+    backend: str, data: st.DataObject, bits: int, count: int, seed: int
+) -> None:
+    left = data.draw(st.integers(1, 63))
+    share, bit, public, other = (words(seed + n, count) for n in range(4))
+    with using(backend):
+        mine, theirs = pack_chosen(share, bit, public, left, bits), pack_words(other, bits)
+        found = unpack_onto(public, left, mine, theirs, bits)
+        if count:
+            with pytest.raises(ValueError, match="bytes"):
+                unpack_onto(public, left, mine, theirs[:-1], bits)
+            with pytest.raises(ValueError, match="shapes"):
+                pack_chosen(share, bit[1:], public, left, bits)
+    opened = share + torch.where((public >> (left - 1)) & 1 == 0, bit, 0)
+    assert torch.equal(mine, pack_words(opened, bits))
+    assert torch.equal(found, public + (unpack_sum(mine, theirs, (count,), bits) << left))
+
+
+@pytest.mark.parametrize("bits", range(1, 64))
+def test_upper_bits_of_several_blocks(bits: int) -> None:
+    for shape in ((3, 43), (64, 65), (128, 32)):
+        share, bit, public, other = (words(bits + n, *shape) for n in range(4))
+        mine, theirs = pack_chosen(share, bit.mT.contiguous().mT, public, 18, bits), pack_words(other, bits)
+        opened = share + (1 - ((public >> 17) & 1)) * bit
+        assert torch.equal(mine, pack_words(opened, bits))
+        want = public + (((opened + other) & ((1 << bits) - 1)) << 18)
+        assert torch.equal(unpack_onto(public, 18, mine, theirs, bits), want)
