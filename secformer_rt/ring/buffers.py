@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# torch warns, once in a process, that it knows no tensors that are only to be read.
+with warnings.catch_warnings(action="ignore"):
+    torch.from_numpy(np.frombuffer(b"0", dtype=np.uint8))
 
 
 def as_bytes(x: Tensor) -> memoryview:
@@ -16,9 +21,8 @@ def as_bytes(x: Tensor) -> memoryview:
 
 
 def as_tensor(data: memoryview) -> Tensor:
-    """Bytes as a uint8 tensor, sharing memory where it is writable."""
-    array = np.frombuffer(data, dtype=np.uint8)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    """Bytes as a uint8 tensor that shares their memory: to be read only."""
+    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8))
 
 
 def check_bytes(x: Tensor, name: str) -> None:

@@ -108,28 +108,26 @@ class Link:
         self._send_message(Kind.DATA, tag, [as_bytes(buffer) for buffer in buffers])
 
     def receive(self, tag: int, nbytes: int) -> memoryview:
-        """Receive one DATA message into fresh, writable, aligned memory.
+        """Receive one DATA message.
 
         Args:
             tag: What the message must be.
             nbytes: How long it must be.
 
         Returns:
-            Its bytes.
+            Its bytes, to be read only: those of a message in one frame stay where they arrived.
 
         Raises:
             DesyncError: Anything else has come.
             PeerLostError: The peer is gone, or has made no progress for `timeout_s`.
             SecformerError: The peer has aborted.
         """
-        target = np.empty(nbytes, dtype=np.uint8).data
-        self.receive_into(tag, target)
-        return target
+        return self._receive_message(Kind.DATA, tag, self._patience(), total=nbytes)
 
     def receive_into(self, tag: int, target: memoryview) -> None:
         """Receive one DATA message into memory of the caller, all of it; see `receive`."""
         target = target.cast("B") if target.nbytes else memoryview(bytearray())
-        self._receive_message(Kind.DATA, tag, self._patience(), target)
+        self._receive_message(Kind.DATA, tag, self._patience(), target, total=target.nbytes)
 
     def send_hello(self, hello: wire_pb2.Hello) -> None:
         """Say what this party is about to run."""
@@ -262,18 +260,26 @@ class Link:
             ) from None
 
     def _receive_message(
-        self, kind: Kind, tag: int, patience: Patience, target: memoryview | None = None, *, limit: int = 0
+        self,
+        kind: Kind,
+        tag: int,
+        patience: Patience,
+        target: memoryview | None = None,
+        *,
+        total: int | None = None,
+        limit: int = 0,
     ) -> memoryview:
-        total = None if target is None else target.nbytes
         position = 0
         while True:
             frame = self._next_frame(kind, tag, total, patience)
             self._check(frame, kind, tag, total)
             if target is None:
-                if frame.total > limit:
+                if total is None and frame.total > limit:
                     raise DesyncError(f"{self.peer} sent {frame}, where {limit} bytes are the limit.")
                 total = frame.total
-                target = memoryview(bytearray(total))
+                if len(frame.payload) == total:
+                    return frame.payload
+                target = np.empty(total, dtype=np.uint8).data
             end = position + len(frame.payload)
             if end > target.nbytes or (target.nbytes and not frame.payload):
                 raise DesyncError(f"{self.peer} cut {frame} into chunks that do not add up.")

@@ -44,10 +44,16 @@ class Views:
 
     @contextmanager
     def recording(self) -> Iterator[Views]:
-        receive_into, receive_control, combine = Link.receive_into, Link.receive_control, online._combine
+        receive, receive_into = Link.receive, Link.receive_into
+        receive_control, combine = Link.receive_control, online._combine
         views = self
 
-        def seen_data(link: Link, tag: int, target: memoryview) -> None:
+        def seen_data(link: Link, tag: int, nbytes: int) -> memoryview:
+            data = receive(link, tag, nbytes)
+            views.data[link._role, link.peer].append(bytes(data))
+            return data
+
+        def seen_data_placed(link: Link, tag: int, target: memoryview) -> None:
             receive_into(link, tag, target)
             views.data[link._role, link.peer].append(bytes(target))
 
@@ -63,7 +69,8 @@ class Views:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(online, "_combine", seen_opening)
-            patch.setattr(Link, "receive_into", seen_data)
+            patch.setattr(Link, "receive", seen_data)
+            patch.setattr(Link, "receive_into", seen_data_placed)
             patch.setattr(Link, "receive_control", seen_control)
             yield self
 
