@@ -94,6 +94,9 @@ def test_json_of_real_parties(tmp_path: Path) -> None:
     assert all(part > 0 for part in roof["seconds"].values())
     assert total == pytest.approx(sum(roof["seconds"].values()))
     assert 0 < found["ratio_to_roofline_least"] <= found["ratio_to_roofline"]
+    assert found["ratio_to_roofline"] < found["ratio_to_roofline_without_elementwise"]
+    counted = found["profile"]["online"]
+    assert roof["seconds"]["elementwise"] < counted["elementwise"] + counted["packing"]
     assert found["throughput"]["in_flight"] == 2
     assert found["throughput"]["at_once_per_s"] == pytest.approx(2 / found["throughput"]["seconds"])
     assert found["growth"] == []
@@ -149,13 +152,15 @@ def test_growth_is_as_planned(small: Small, servers: Servers) -> None:
 
 def test_a_bound_by_hand(small: Small) -> None:
     plan = plan_graph(small.manifest.lowering(1, 4, False))
-    roof = Roofline.of(plan, LIMITS)
-    assert roof.online.compute == pytest.approx(roof.products.online[64] / 10e9)
+    quickest = {"elementwise": 0.25, "packing": 0.5}
+    roof = Roofline.of(plan, LIMITS, quickest)
+    assert roof.online.products == pytest.approx(roof.products.online[64] / 10e9)
+    assert roof.online.elementwise == 0.75
     assert roof.online.rounds == pytest.approx(plan.rounds * 1e-3)
     assert roof.online.bytes == pytest.approx(plan.server_bytes * 8 / 800e6)
-    assert roof.compute_s({32: 10**9, 64: 10**9}) == pytest.approx(0.15)
+    assert roof.product_s({32: 10**9, 64: 10**9}) == pytest.approx(0.15)
     unlimited = replace(LIMITS, network=Network(name="measured", rtt_ms=2.0))
-    assert Roofline.of(plan, unlimited).online.bytes == 0
+    assert Roofline.of(plan, unlimited, quickest).online.bytes == 0
 
 
 def test_a_checkpoints_request_has_exactly_so_many_tokens(tmp_path: Path) -> None:

@@ -92,6 +92,12 @@ class InferenceMeasured:
         """The least online seconds by those: of both the best that was seen, as peaks are."""
         return min(self.seconds["online"]) / self.roofline.online.total
 
+    @property
+    def ratio_without_elementwise(self) -> float:
+        """Median online seconds by those of products, bytes and rounds alone."""
+        bound = self.roofline.online
+        return median(self.seconds["online"]) / (bound.total - bound.elementwise)
+
 
 def bench_inference(
     job: Job,
@@ -149,7 +155,8 @@ def bench_inference(
                 volley = _volley(owner, job.batches[0], in_flight)
             on_progress(Stage("limits"))
             plan = answers[0].plan
-            roofline = Roofline.of(plan, measure_limits(settings, plan))
+            quickest = profiled.reports[0].quickest["online"]
+            roofline = Roofline.of(plan, measure_limits(settings, plan), quickest)
             grown = []
             if growth is not None:
                 positions = job.architecture.positions

@@ -39,18 +39,20 @@ class Limits:
 class Bound:
     """Seconds of an online phase at the machine's peaks.
 
-    ``compute`` are one server's products, ``bytes`` its openings in one direction, ``rounds`` half a round
-    trip each, since both servers send at once. Element-wise work, keystreams and Python are not in it.
+    ``products`` are one server's matrix products; ``elementwise`` its other kernels, packing among them, each
+    call as quick as the quickest like it of an inference; ``bytes`` its openings in one direction; ``rounds``
+    half a round trip each, since both servers send at once. Python is not in it, nor what torch does alone.
     """
 
-    compute: float
+    products: float
+    elementwise: float
     bytes: float
     rounds: float
 
     @property
     def total(self) -> float:
         """One after the other."""
-        return self.compute + self.bytes + self.rounds
+        return self.products + self.elementwise + self.bytes + self.rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,12 @@ class Roofline:
     limits: Limits
     products: Products
     work: Work
+    elementwise_s: float
 
     @classmethod
-    def of(cls, plan: Plan, limits: Limits) -> Roofline:
-        """Count a plan's work."""
-        return cls(limits, products(plan), work(plan))
+    def of(cls, plan: Plan, limits: Limits, quickest: Mapping[str, float]) -> Roofline:
+        """Count a plan's work; ``quickest`` are the seconds of the online phase's other kernels, by kind."""
+        return cls(limits, products(plan), work(plan), sum(quickest.values()))
 
     @property
     def online(self) -> Bound:
@@ -72,9 +75,9 @@ class Roofline:
         network = self.limits.network
         sent = network.transfer_s(self.work.opened_bytes)
         waiting = on_network(self.work, network).online
-        return Bound(self.compute_s(self.products.online), sent, waiting - sent)
+        return Bound(self.product_s(self.products.online), self.elementwise_s, sent, waiting - sent)
 
-    def compute_s(self, macs: Mapping[int, int]) -> float:
+    def product_s(self, macs: Mapping[int, int]) -> float:
         """Seconds of products at the kernels' peaks."""
         return sum(macs[width] / (1e9 * self.limits.gmac_per_s[width]) for width in macs)
 

@@ -117,9 +117,9 @@ def _roofline(told: Summary) -> Section:
     return Section(
         "roofline",
         "Beside the machine’s peaks",
-        f"Products, bytes and rounds alone would take {seconds(roof['seconds']['total'])} online at the peaks"
-        f" measured: a round trip of {roof['rtt_ms']:.2f} ms, {rate(roof['mbit'])}. What ran took"
-        f" {_times(told['ratio_to_roofline'])} that.",
+        f"Kernels, bytes and rounds alone would take {seconds(roof['seconds']['total'])} online at the peaks"
+        f" measured: a round trip of {roof['rtt_ms']:.2f} ms, {rate(roof['mbit'])}, and of each kernel but"
+        f" the products the quickest call. What ran took {_times(told['ratio_to_roofline'])} that.",
         [stacks("Online seconds", {"at the peaks": bound, BESIDE: {BESIDE: ran}}, seconds, PART_STYLES)],
         Table(
             ("role and phase", *(f"{kind}, GMAC" for kind in roof["gmac_per_s"]), "seconds at the peak"),

@@ -8,16 +8,20 @@ What comes out are seconds by kind of work: never a value, a size or an address.
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from types import ModuleType
 from typing import Any, Final
 
+import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from secformer_rt.ring.prg import Prg
@@ -30,6 +34,7 @@ PACKING: Final = "packing"
 SEND: Final = "send"
 RECEIVE: Final = "receive"  # with the wait for the other end
 REST: Final = "rest"  # Python: protocols, scheduler, and whatever nobody counts
+ALIKE: Final = (ELEMENTWISE, PACKING)  # whose calls are compared with others like them
 
 PACKAGE: Final = "secformer_rt."
 RING: Final = f"{PACKAGE}ring."
@@ -60,9 +65,11 @@ _KINDS: Final = {
     "matmul_packed": MATMUL,
     "pack": MATMUL,
     "pack_words": PACKING,
+    "pack_chosen": PACKING,
     "pack_differences": PACKING,
     "unpack_words": PACKING,
     "unpack_sum": PACKING,
+    "unpack_onto": PACKING,
     "pack_bits": PACKING,
     "unpack_bits": PACKING,
 }
@@ -82,45 +89,91 @@ _METHODS: Final[tuple[tuple[type, str, str], ...]] = (
 _here = threading.local()
 
 
+@dataclass(slots=True)
+class _Calls:
+    """Calls of one function with tensors of the same shapes: how many, and the seconds of the quickest."""
+
+    number: int = 0
+    quickest: float = math.inf
+
+
 class Laps(TorchFunctionMode):
-    """The counters of one run, phase by phase; it counts what torch does by itself as well."""
+    """The counters of one run, phase by phase; it counts what torch does by itself as well.
+
+    Attributes:
+        found: seconds by phase and kind of work.
+        quickest: what the ring's own functions would have taken of them, had every call been as quick as the
+            quickest with tensors of the same shapes: a peak that was seen where it counts.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[str, dict[str, float]] = {}
+        self.quickest: dict[str, dict[str, float]] = {}
         self._seconds: dict[str, float] = defaultdict(float)
+        self._calls: dict[tuple[object, ...], _Calls] = defaultdict(_Calls)
         self._busy = False
 
     def end(self, phase: str, seconds: float) -> None:
         """Close a phase that has taken so long: what no counter has seen is the rest."""
         counted = dict(self._seconds)
         self.found[phase] = {**counted, REST: max(0.0, seconds - sum(counted.values()))}
+        quickest: dict[str, float] = defaultdict(float)
+        for (kind, *_), calls in self._calls.items():
+            quickest[str(kind)] += calls.number * calls.quickest
+        self.quickest[phase] = dict(quickest)
         self._seconds.clear()
+        self._calls.clear()
 
     def count(self, kind: str, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """Call a function, and book its time; what it calls in turn is part of it."""
+        """Call a function, and book its time; what it calls in turn is part of it.
+
+        Calls of some kinds are booked among those that are like them as well.
+        """
         if self._busy:
             return function(*given, **named)
+        with torch._C.DisableTorchFunction():  # which would count in the middle of what is timed
+            calls = self._calls[kind, function, _shapes(given), _shapes(named)] if kind in ALIKE else None
+            return self._timed(kind, calls, function, *given, **named)
+
+    def _timed(
+        self, kind: str, calls: _Calls | None, function: Callable[..., Any], *given: Any, **named: Any
+    ) -> Any:
         self._busy, began = True, time.perf_counter()
         try:
             return function(*given, **named)
         finally:
-            self._seconds[kind] += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self._seconds[kind] += seconds
+            if calls is not None:
+                calls.number, calls.quickest = calls.number + 1, min(calls.quickest, seconds)
             self._busy = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """One of torch's functions, in Python's terms."""
-        if getattr(func, "__name__", "") == "__get__":  # a shape or a type: that is Python's work
+        if self._busy or getattr(func, "__name__", "") == "__get__":  # a shape or a type is Python's work
             return func(*args, **(kwargs or {}))
-        return self.count(ELEMENTWISE, func, *args, **(kwargs or {}))
+        return self._timed(ELEMENTWISE, None, func, *args, **(kwargs or {}))
+
+
+def _shapes(given: Any) -> Hashable:
+    """What calls have in common that work on tensors of the same shapes."""
+    if isinstance(given, Tensor):
+        return tuple(given.shape), given.dtype
+    if isinstance(given, Mapping):
+        return tuple((key, _shapes(value)) for key, value in given.items())
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return tuple(map(_shapes, given))
+    return None
 
 
 class Unprofiled:
     """Of a run that nobody profiles."""
 
     found: Final[dict[str, dict[str, float]]] = {}
+    quickest: Final[dict[str, dict[str, float]]] = {}
 
     def end(self, phase: str, seconds: float) -> None:
         """Nothing was counted."""

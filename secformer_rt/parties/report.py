@@ -60,6 +60,7 @@ class PartyReport(BaseModel):
     online_s: float = 0.0
     operations: list[OperationReport] = []
     profile: dict[str, dict[str, float]] = {}  # seconds by phase and kind of work, of a profiled run
+    quickest: dict[str, dict[str, float]] = {}  # the same of the ring's kernels, each call at its quickest
     others: list[PartyReport] = []
 
     @classmethod

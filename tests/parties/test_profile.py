@@ -12,7 +12,7 @@ import torch
 from secformer_rt.parties import profile
 from secformer_rt.parties.profile import ELEMENTWISE, MATMUL, PACKING, PRG, REST, counted_functions, profiling
 from secformer_rt.protocols import linear
-from secformer_rt.ring import kernels, packing
+from secformer_rt.ring import kernels, packing, words
 from secformer_rt.ring.prg import Prg, SecretSeed
 
 A = torch.ones((3, 3), dtype=torch.int64)
@@ -59,6 +59,42 @@ def test_phases_are_apart() -> None:
         laps.end("second", 2.0)
     assert laps.found["first"].keys() == {MATMUL, REST}
     assert laps.found["second"] == {REST: 2.0}
+
+
+def test_calls_alike_are_as_quick_as_the_quickest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes faster and faster: of each shape the first call counts, for all of them."""
+    ticks = [0.0]
+
+    def clock() -> float:
+        ticks.append(2 * ticks[-1] + 1)
+        return ticks[-1]
+
+    monkeypatch.setattr(profile.time, "perf_counter", clock)
+    short = A[:2]
+    with profiling(True) as laps:
+        for x in (A, short, A, short, A):
+            packing.pack_words(x, 17)
+        words.add(A, A)
+        kernels.matmul(A, A)
+        torch.add(A, A)
+        laps.end("phase", 1.0)
+        laps.end("nothing", 1.0)
+    took = [later - sooner for sooner, later in zip(ticks[1::2], ticks[2::2], strict=True)]
+    assert len(took) == 8
+    assert laps.quickest["phase"] == {PACKING: 3 * took[0] + 2 * took[1], ELEMENTWISE: took[5]}
+    assert laps.found["phase"][PACKING] == sum(took[:5])
+    assert laps.quickest["nothing"] == {}
+
+
+def test_calls_are_alike_by_shapes_and_types_alone() -> None:
+    def alike(one: object, other: object) -> bool:
+        return profile._shapes(one) == profile._shapes(other)
+
+    assert alike((A, 3), (A + 1, 4))
+    assert alike({(0, 1): A}, {(0, 1): A + 1})
+    assert not alike((A,), (A[:2],))
+    assert not alike((A,), (A.to(torch.int32),))
+    assert not alike([[(A, 0)], [(A, 0)]], [[(A, 0), (A, 0)]])
 
 
 def test_the_named_functions_exist() -> None:
