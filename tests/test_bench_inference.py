@@ -152,15 +152,14 @@ def test_growth_is_as_planned(small: Small, servers: Servers) -> None:
 
 def test_a_bound_by_hand(small: Small) -> None:
     plan = plan_graph(small.manifest.lowering(1, 4, False))
-    quickest = {"elementwise": 0.25, "packing": 0.5}
-    roof = Roofline.of(plan, LIMITS, quickest)
+    roof = Roofline.of(plan, LIMITS, 0.75)
     assert roof.online.products == pytest.approx(roof.products.online[64] / 10e9)
     assert roof.online.elementwise == 0.75
     assert roof.online.rounds == pytest.approx(plan.rounds * 1e-3)
     assert roof.online.bytes == pytest.approx(plan.server_bytes * 8 / 800e6)
     assert roof.product_s({32: 10**9, 64: 10**9}) == pytest.approx(0.15)
     unlimited = replace(LIMITS, network=Network(name="measured", rtt_ms=2.0))
-    assert Roofline.of(plan, unlimited, quickest).online.bytes == 0
+    assert Roofline.of(plan, unlimited, 0.75).online.bytes == 0
 
 
 def test_a_checkpoints_request_has_exactly_so_many_tokens(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from secformer_rt.graph.preset import Preset
 from secformer_rt.parties.manifest import Manifest
 from secformer_rt.parties.settings import Settings, Store
 
+PROFILED = 3  # inferences whose seconds are counted: for peaks, the quickest of them
 PASSES = 3  # in plaintext, on all cores and on one: the fastest counts, since the parties emptied the caches
 
 
@@ -51,7 +52,7 @@ class Volley:
 class InferenceMeasured:
     """What was found.
 
-    ``answers`` are those of the repeats and ``profiled`` one more, whose servers counted where their seconds
+    ``answers`` are those of the repeats and ``profiled`` some more, whose servers counted where their seconds
     went; ``plaintext_s`` are of the float32 model, each measured right after the answer of the same place.
     ``cosine_min`` is with the float32 model, ``own_cosine_min`` with the preset's functions in plaintext;
     ``prepared`` is what was prepared ahead, if that was asked for.
@@ -62,7 +63,7 @@ class InferenceMeasured:
     insecure: bool
     provision_s: float
     answers: tuple[Answer, ...]
-    profiled: Answer
+    profiled: tuple[Answer, ...]
     plaintext_s: tuple[float, ...]
     cosine_min: float
     own_cosine_min: float
@@ -144,19 +145,19 @@ def bench_inference(
             ahead = None
             if prepared:
                 size, tokens, padded = job.batches[0].size, job.batches[0].tokens, job.batches[0].padded
-                asked = repeats + len(("first", "profiled"))
+                asked = 1 + repeats + PROFILED
                 ahead = prepare(servers, model.model_id, manifest, size, tokens, padded, asked, on_progress)
             answers, plaintext, plain_s = _by_turns(owner, job, encoder, repeats, on_progress)
             on_progress(Stage("profile"))
-            profiled = owner.infer(job.batches[0], profiled=True)
+            profiled = tuple(owner.infer(job.batches[0], profiled=True) for _ in range(PROFILED))
             volley = None
             if in_flight > 1:
                 on_progress(Stage("in flight"))
                 volley = _volley(owner, job.batches[0], in_flight)
             on_progress(Stage("limits"))
             plan = answers[0].plan
-            quickest = profiled.reports[0].quickest["online"]
-            roofline = Roofline.of(plan, measure_limits(settings, plan), quickest)
+            elementwise_s = min(sum(each.reports[0].quickest["online"].values()) for each in profiled)
+            roofline = Roofline.of(plan, measure_limits(settings, plan), elementwise_s)
             grown = []
             if growth is not None:
                 positions = job.architecture.positions

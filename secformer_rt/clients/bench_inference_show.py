@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from rich.console import Console
@@ -77,10 +77,11 @@ def _prepare_seconds(prepared: Prepared | None) -> float | None:
 
 
 def _profile(found: InferenceMeasured) -> dict[str, Any]:
-    """Server 0's seconds by phase and kind of work, in an inference that is none of the repeats."""
+    """Server 0's seconds by phase and kind of work: means of inferences that are none of the repeats."""
+    profiles = [answer.reports[0].profile for answer in found.profiled]
     return {
-        phase: {kind: kinds.get(kind, 0.0) for kind in KINDS}
-        for phase, kinds in found.profiled.reports[0].profile.items()
+        phase: {kind: mean(each[phase].get(kind, 0.0) for each in profiles) for kind in KINDS}
+        for phase in profiles[0]
     }
 
 

@@ -40,7 +40,7 @@ class Bound:
     """Seconds of an online phase at the machine's peaks.
 
     ``products`` are one server's matrix products; ``elementwise`` its other kernels, packing among them, each
-    call as quick as the quickest like it of an inference; ``bytes`` its openings in one direction; ``rounds``
+    call as quick as the quickest like it; ``bytes`` its openings in one direction; ``rounds``
     half a round trip each, since both servers send at once. Python is not in it, nor what torch does alone.
     """
 
@@ -65,9 +65,9 @@ class Roofline:
     elementwise_s: float
 
     @classmethod
-    def of(cls, plan: Plan, limits: Limits, quickest: Mapping[str, float]) -> Roofline:
-        """Count a plan's work; ``quickest`` are the seconds of the online phase's other kernels, by kind."""
-        return cls(limits, products(plan), work(plan), sum(quickest.values()))
+    def of(cls, plan: Plan, limits: Limits, elementwise_s: float) -> Roofline:
+        """Count a plan's work; what other kernels than products take online at their best is measured."""
+        return cls(limits, products(plan), work(plan), elementwise_s)
 
     @property
     def online(self) -> Bound:

@@ -99,7 +99,7 @@ def _profile(profile: Mapping[str, Mapping[str, float]]) -> Section:
         "profile",
         "Where the time goes",
         f"{capital(KINDS[most])}: {percent(online[most] / (sum(online.values()) or 1.0))} of server 0’s"
-        " online time, in an inference that was profiled and is not among the others.",
+        " online time, in inferences that were profiled and are not among the others.",
         [stacks("Seconds of server 0 by kind of work", named, seconds, STYLES)],
         Table(
             ("kind of work", *profile),
