@@ -31,10 +31,10 @@ def corrupt(patch: pytest.MonkeyPatch, role: str, number: int) -> None:
 
     class Corrupt(ServerBackend):
         def _receive(self, at: int, total: int) -> memoryview:
-            data = super()._receive(at, total)
+            data = bytearray(super()._receive(at, total))
             if at == number and self._link.peer != role:  # type: ignore[attr-defined]
                 data[total // 2] ^= 1
-            return data
+            return memoryview(data)
 
     patch.setattr(server_module, "ServerBackend", Corrupt)
 
