@@ -46,6 +46,7 @@ _INSIDE: Final = tuple(
         "emitter",
         "fused",
         "fused_bits",
+        "fused_choices",
         "gemm",
         "harmonics",
         "jit",

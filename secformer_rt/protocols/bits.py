@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secformer_rt.protocols.core import Bits, Form, Protocol, Term, deal, reveal
+from secformer_rt.protocols.core import Bits, Dealt, Form, Protocol, Secret, Term, deal, reveal
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Sharing, Source
 from secformer_rt.ring.bit_planes import Monomials, masked_products, unpack_bits
+from secformer_rt.ring.choices import counts, entries, signs
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def bit_products(server: int, factors: Tensor, terms: tuple[tuple[int, ...], ...
     dealt = yield from deal(BitProducts(factors.shape[0], factors.shape[1], subsets))
     masks, products = dealt.shares
     opened = yield from reveal(factors, xor=True, mask=masks)
-    return list(masked_products(opened, torch.cat([masks, products]), monomials))
+    return list(masked_products(opened, masks, products, monomials))
 
 
 @lru_cache(maxsize=64)
@@ -113,13 +114,45 @@ def _multiplied_out(
     return tuple(subsets), Monomials(monomials, len(terms))
 
 
-def arithmetic(server: int, bits: Bits, ring: int = 64) -> Protocol[Form]:
+def arithmetic(server: int, bits: Bits, ring: int = 64, *, flipped: bool = False) -> Protocol[Form]:
     """Bits as a form of integers 0 and 1: ``b = e + (1 - 2e) p`` with ``e = b ^ p`` opened.
+
+    ``1 - b`` of them, which costs nothing, if they are to be flipped.
 
     Cost: 1 round; 1 bit an element each way; dealer: one word an element.
     """
+    dealt, opened = yield from _opened(bits, ring)
+    chosen, step = signs(opened, bits.shape, flipped=flipped)
+    return _form(server, chosen, step, dealt, ring)
+
+
+def choose(server: int, bits: Bits, words: Tensor, offset: int, pairs: Tensor) -> Protocol[Form]:
+    """An entry ``T_b[w]`` of two public tables: ``T_e[w] + (T_(1-e)[w] - T_e[w]) p`` with ``e = b ^ p``.
+
+    Args:
+        server: whose form.
+        bits: b.
+        words: public int64 of the bits' shape; w is their low bits, after the offset is added.
+        offset: added to the words.
+        pairs: (P, 2) int64, ``T_0`` and ``T_1``; P is a power of two.
+
+    Cost: that of :func:`arithmetic`, whose ring is ``2^64``.
+    """
+    dealt, opened = yield from _opened(bits, 64)
+    return _form(server, *entries(opened, words, offset, pairs), dealt, 64)
+
+
+def count_bits(server: int, bits: Bits, ring: int) -> Protocol[Secret]:
+    """How many bits are set along the last axis, (..., 1). Costs what :func:`arithmetic` does."""
+    dealt, opened = yield from _opened(bits, ring)
+    return Secret(server, counts(opened, dealt.shares[1], server=server), 0, ring)
+
+
+def _opened(bits: Bits, ring: int) -> Protocol[tuple[Dealt, Tensor]]:
+    """Dealt bits p, and ``e = b ^ p``."""
     dealt = yield from deal(BitMask(bits.shape, ring))
-    plane, words = dealt.shares
-    opened = yield from reveal(bits.planes, xor=True, mask=plane)
-    e = unpack_bits(opened, bits.shape).to(torch.int64)
-    return Form(server, (Term(e), Term(torch.rsub(e, 1, alpha=2), 0, dealt.ref(1), words, bit=True)), 0, ring)
+    return dealt, (yield from reveal(bits.planes, xor=True, mask=dealt.shares[0]))
+
+
+def _form(server: int, chosen: Tensor, step: Tensor, dealt: Dealt, ring: int) -> Form:
+    return Form(server, (Term(chosen), Term(step, 0, dealt.ref(1), dealt.shares[1], bit=True)), 0, ring)

@@ -104,12 +104,12 @@ def less_than(
     total = (len(thresholds), *shape)
     dealt = yield from deal(ChunkTables(x.mask, shape, drop, ring - 1))
     tables, top = dealt.shares
-    public = x.public.reshape(-1) - torch.tensor(thresholds, device=x.public.device)[:, None]  # (M, N)
-    less, equal = chunk_lookup(tables, public, drop, ring - 1 - drop, 1 - x.server)
+    public = x.public.reshape(-1)
+    less, equal = chunk_lookup(tables, public, thresholds, drop, ring - 1 - drop, 1 - x.server)
     borrow = yield from _tree(x.server, list(less), list(equal))
     planes = borrow ^ _repeated(top, count, len(thresholds))
     if x.server == 0:
-        planes = planes ^ bit_plane(public, ring - 1)
+        planes = planes ^ bit_plane(public, ring - 1, thresholds)
     return Bits(planes, total)
 
 
@@ -120,14 +120,18 @@ def _repeated(plane: Tensor, count: int, times: int) -> Tensor:
     return pack_bits(unpack_bits(plane, (1, count)).expand(times, count).reshape(-1))
 
 
-def borrow(x: Opened, *, bits: int, drop: int) -> Protocol[Bits]:
-    """XOR shares of ``low(P) < low(R)`` over the low ``bits`` of ``x = P - R``, less ``drop``: did it wrap?
+def borrow(x: Opened, *, bits: int, drop: int, plus: int = 0) -> Protocol[Bits]:
+    """XOR shares of ``low(P + plus) < low(R)`` over the low ``bits`` of ``x = P - R``, less ``drop``.
+
+    It tells whether ``x + plus`` has wrapped.
 
     Where both agree above ``drop`` the answer is no. Cost as :func:`less_than`.
     """
     shape = tuple(x.public.shape)
     dealt = yield from deal(ChunkTables(x.mask, shape, drop, bits))
-    less, equal = chunk_lookup(dealt.shares[0], x.public.reshape(1, -1), drop, bits - drop, 1 - x.server)
+    less, equal = chunk_lookup(
+        dealt.shares[0], x.public.reshape(-1), (-plus,), drop, bits - drop, 1 - x.server
+    )
     planes = yield from _tree(x.server, list(less), list(equal))
     return Bits(planes, shape)
 

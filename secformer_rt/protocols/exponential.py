@@ -14,10 +14,18 @@ from torch import Tensor
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import Comparison
-from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.bits import arithmetic, choose
 from secformer_rt.protocols.comparison import borrow, less_than
 from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, Term, deal, parallel
-from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source, constants
+from secformer_rt.protocols.correlations import (
+    Correlation,
+    Field,
+    PublicConstants,
+    Ref,
+    Shape,
+    Source,
+    constants,
+)
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import truncate, truncate_many, truncated_opening
 
@@ -58,25 +66,25 @@ def _fracs(top: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4)
-def _factors(low: int, frac: int, top: int) -> tuple[Tensor, Tensor]:
-    """exp(c 2^-frac + top - clip) and exp(c 2^-frac + top) for c in [0, 2^low), fixed point.
+def _factors(low: int, frac: int, top: int) -> tuple[Tensor, PublicConstants]:
+    """exp(c 2^-frac + top - clip) and exp(c 2^-frac + top) for c in [0, 2^low), fixed point; their checksum.
 
     Both servers must hold the same integers, so they come from integer arithmetic, not from libm.
     """
     precision = 96
     step = _exp(1, frac, precision)
     clip = 1 << (low - frac)
-    plain, wrapped = [], []
+    pairs = []
     value = 1 << precision
     small = _exp(top - clip, 0, precision)
     large = _exp(top, 0, precision)
     shift = 2 * precision - _fracs(top)[1]
     half = 1 << (shift - 1)
     for _ in range(1 << low):
-        plain.append((value * small + half) >> shift)
-        wrapped.append((value * large + half) >> shift)
+        pairs.append([(value * factor + half) >> shift for factor in (small, large)])
         value = (value * step) >> precision
-    return torch.tensor(plain, dtype=torch.int64), torch.tensor(wrapped, dtype=torch.int64)
+    tables = torch.tensor(pairs, dtype=torch.int64)
+    return tables, constants(tables)
 
 
 def _exp(numerator: int, frac: int, precision: int) -> int:
@@ -109,37 +117,31 @@ def exponential(
     """
     low = y.frac + clip.bit_length() - 1
     offset = (clip - top) << y.frac
-    shifted = y.plus(offset)
     drop = y.frac - 4
     # Values within 2^drop of the lower end could be taken for values of the upper end: clear them too.
     margin = 2 << drop
-    wrap, keep = yield from parallel(
-        _wrap(shifted, low, drop), _kept(shifted, margin, bits=bits, drop=drop, comparison=comparison)
+    pairs, checksum = _factors(low, y.frac, top)
+    factor, keep = yield from parallel(
+        _factor(y, offset, low, drop, pairs),
+        _kept(y, margin - offset, bits=bits, drop=drop, comparison=comparison),
     )
     mask_frac, factor_frac = _fracs(top)
     dealt = yield from deal(ExponentialMask(y.mask, tuple(y.public.shape), low, y.frac, mask_frac))
-    yield from deal(constants(*_factors(low, y.frac, top)))
+    yield from deal(checksum)
     u = Form(y.server, (Term(1, 0, dealt.ref(0), dealt.shares[0]),), mask_frac)
-    index = shifted.public & ((1 << low) - 1)
-    # Several times as fast as an index in brackets.
-    plain, wrapped = (
-        table.to(index.device).index_select(0, index.reshape(-1)).reshape(index.shape)
-        for table in _factors(low, y.frac, top)
-    )
-    factor = Form(y.server, (Term(plain), *wrap.scaled(wrapped - plain).terms), factor_frac)
-    return (yield from product(keep, factor, u))
+    return (yield from product(keep, replace(factor, frac=factor_frac), u))
 
 
-def _wrap(y: Opened, low: int, drop: int) -> Protocol[Form]:
-    bits = yield from borrow(y, bits=low, drop=drop)
-    return (yield from arithmetic(y.server, bits))
+def _factor(y: Opened, offset: int, low: int, drop: int, pairs: Tensor) -> Protocol[Form]:
+    """exp(P_l + top - clip + clip w) of ``P + offset``."""
+    wrap = yield from borrow(y, plus=offset, bits=low, drop=drop)
+    return (yield from choose(y.server, wrap, y.public, offset, pairs))
 
 
 def _kept(y: Opened, threshold: int, *, bits: int, drop: int, comparison: Comparison) -> Protocol[Form]:
     """0 where y is below the threshold, else 1."""
     below = yield from less_than(y, (threshold,), bits=bits, drop=drop, method=comparison)
-    flags = yield from arithmetic(y.server, Bits(below.planes, tuple(y.public.shape)))
-    return flags.scaled(-1).plus(1)
+    return (yield from arithmetic(y.server, Bits(below.planes, tuple(y.public.shape)), flipped=True))
 
 
 def limit_exponential(

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from secformer_rt.graph.preset import Comparison
-from secformer_rt.protocols.bits import arithmetic
+from secformer_rt.protocols.bits import arithmetic, count_bits
 from secformer_rt.protocols.comparison import less_than
 from secformer_rt.protocols.core import Bits, Form, Opened, Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Sharing, Source
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.product import product
-from secformer_rt.protocols.truncation import evaluate
-from secformer_rt.ring.bit_planes import rotated_sum
+from secformer_rt.ring.choices import tails
 
 COUNT_BITS = 8  # of a bucket's count, which so is at most 128
 GROUP = 128  # elements that are counted together
@@ -53,7 +52,7 @@ class BucketTables(Correlation):
 
 
 def highest_bucket(
-    x: Opened, *, low: int, count: int, ring: int, comparison: Comparison = "tables"
+    x: Opened, *, low: int, count: int, ring: int, raised: int = 0, comparison: Comparison = "tables"
 ) -> Protocol[Secret]:
     """The number j of the highest bucket in use along the last axis, an integer modulo ``2^ring``.
 
@@ -63,10 +62,12 @@ def highest_bucket(
     that is positive up to the highest bucket in use.
 
     Args:
-        x: values in ``[0, (count - 1) 2^low)`` units; their opening must be plain modulo ``2^low count``.
+        x: values that lie in ``[0, (count - 1) 2^low)`` units once they are ``raised``; their opening must be
+            plain modulo ``2^low count``.
         low: bits of a bucket's width.
         count: buckets, a power of two, at most 256.
         ring: of the result.
+        raised: units that are added to the values.
         comparison: how ``S_j > 0`` is found.
 
     Returns:
@@ -80,19 +81,24 @@ def highest_bucket(
     columns = shape[-1]
     dealt = yield from deal(BucketTables(x.mask, shape, low, count))
     tables = dealt.shares[0].reshape(-1, columns, count)
-    shifts = ((x.public >> low) & (count - 1)).to(torch.uint8).reshape(-1, columns)
+    public = x.public.reshape(-1, columns)
     groups = [slice(start, start + GROUP) for start in range(0, columns, GROUP)]
-    empty = yield from parallel(
-        *(_empty(x.server, rotated_sum(shifts[:, g], tables[:, g]), ring, comparison) for g in groups)
-    )
-    above = (yield from product(*empty)).share if len(empty) > 1 else evaluate(empty[0]).share
-    found = Secret(x.server, (-above).sum(-1).reshape(*shape[:-1], 1), 0, ring)
+    sums = [tails(public[:, g], raised, low, tables[:, g]) for g in groups]
+    if len(sums) == 1:
+        empty = yield from count_bits(x.server, (yield from _empty(x.server, sums[0], comparison)), ring)
+        return empty.local(-empty.share.reshape(*shape[:-1], 1)).plus_public(count - 1)
+    forms = yield from parallel(*(_empty_form(x.server, each, ring, comparison) for each in sums))
+    above = yield from product(*forms)
+    found = above.local(-above.share.sum(-1).reshape(*shape[:-1], 1))
     return found.plus_public(count - 1)
 
 
-def _empty(server: int, counts: Tensor, ring: int, comparison: Comparison) -> Protocol[Form]:
+def _empty(server: int, sums: Tensor, comparison: Comparison) -> Protocol[Bits]:
     """(rows, buckets - 1): whether no bucket from j = 1, 2, ... on is in use."""
-    sums = counts.to(torch.int64).flip(-1).cumsum(-1).flip(-1)[:, 1:]
     opened = yield from open_masked(Secret(server, sums, 0, COUNT_BITS))
     flags = yield from less_than(opened, (1,), method=comparison)
-    return (yield from arithmetic(server, Bits(flags.planes, tuple(sums.shape)), ring))
+    return Bits(flags.planes, tuple(sums.shape))
+
+
+def _empty_form(server: int, sums: Tensor, ring: int, comparison: Comparison) -> Protocol[Form]:
+    return (yield from arithmetic(server, (yield from _empty(server, sums, comparison)), ring))

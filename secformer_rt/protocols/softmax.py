@@ -285,9 +285,15 @@ def near_maximum(scores: Opened, buckets: Buckets, ring: int, comparison: Compar
     Cost: 3 rounds. Source: docs/protocols.md, "Softmax".
     """
     frac = scores.frac
-    raised = replace(scores, public=scores.public + (buckets.below << frac))
     low = frac + buckets.width.bit_length() - 1
-    number = yield from highest_bucket(raised, low=low, count=buckets.count, ring=ring, comparison=comparison)
+    number = yield from highest_bucket(
+        scores,
+        low=low,
+        count=buckets.count,
+        ring=ring,
+        raised=buckets.below << frac,
+        comparison=comparison,
+    )
     # The maximum is below (number + 1) width - below.
     lower = number.local(number.share << low, frac)
     unit = 1 << (frac - 3)

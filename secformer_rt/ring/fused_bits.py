@@ -26,10 +26,11 @@ READ, READ_SUM, READ_ONTO, WRITE, WRITE_SUM, WRITE_DIFFERENCE, WRITE_CHOSEN = ra
 LAST = 3
 
 
-@compile_now("void(int16[:, ::1], int64[::1], int64, int64, int64, uint8[:, ::1], uint8[:, ::1])")
+@compile_now("void(int16[:, ::1], int64[::1], int64[::1], int64, int64, int64, uint8[:, ::1], uint8[:, ::1])")
 def chunk_lookup(
     tables: NDArray[np.int16],
     words: NDArray[np.int64],
+    less: NDArray[np.int64],
     low: int,
     bits: int,
     first: int,
@@ -40,8 +41,9 @@ def chunk_lookup(
 
     Args:
         tables: (C, N).
-        words: (M N,).
-        low: the first bit of the words' first chunk.
+        words: (N,).
+        less: (M,).
+        low: the first bit of the differences' first chunk.
         bits: of all C chunks.
         first: 0 or 1.
         lt: out, (C, ceil(M N / 8)).
@@ -52,8 +54,8 @@ def chunk_lookup(
     below = np.uint32(first)
     pairs = np.empty(BLOCK, np.uint8)
     columns = tables.shape[1]
-    for start in range(0, words.size, BLOCK):
-        size = min(BLOCK, words.size - start)
+    for start in range(0, less.size * columns, BLOCK):
+        size = min(BLOCK, less.size * columns - start)
         for c in range(tables.shape[0]):
             shift = np.int64(low + 4 * c)
             mask = np.int64((1 << min(4, bits - 4 * c)) - 1)
@@ -61,15 +63,16 @@ def chunk_lookup(
             while done < size:
                 column = (start + done) % columns
                 part = min(size - done, columns - column)
+                number = less[(start + done) // columns]
                 # Slices, because LLVM vectorises indices only if it sees that none is negative.
                 some_tables = tables[c, column : column + part]
-                some_words = words[start + done : start + done + part]
+                some_words = words[column : column + part]
                 some_pairs = pairs[done : done + part]
                 for n in range(part):
                     # numba widens every result to 64 bits, which would halve the lanes.
                     table = np.uint32(np.uint16(some_tables[n]))
                     entries = np.uint32(np.uint32(table << np.uint32(1)) | below)
-                    index = np.uint32((some_words[n] >> shift) & mask)
+                    index = np.uint32(((some_words[n] - number) >> shift) & mask)
                     some_pairs[n] = np.uint32(entries >> index) & np.uint32(3)
                 done += part
             width = (size + 7) // 8
@@ -82,49 +85,33 @@ def chunk_lookup(
                 some_eq[n] = (((above ^ eights[n]) & ones) * GATHER) >> np.uint64(56)
 
 
-@compile_now("void(int64[::1], int64, uint8[::1])")
-def bit_plane(words: NDArray[np.int64], bit: int, out: NDArray[np.uint8]) -> None:
-    """One bit of every word, eight to a byte; see ``bit_planes.bit_plane``.
+@compile_now("void(int64[::1], int64[::1], int64, uint8[::1])")
+def bit_plane(words: NDArray[np.int64], less: NDArray[np.int64], bit: int, out: NDArray[np.uint8]) -> None:
+    """One bit of every difference, eight to a byte; see ``bit_planes.bit_plane``.
 
     Args:
         words: (N,).
+        less: (M,).
         bit: 0 to 63.
-        out: (ceil(N / 8),).
+        out: (ceil(M N / 8),).
     """
     flags = np.empty(BLOCK, np.uint8)
-    for start in range(0, words.size, BLOCK):
-        some = words[start : start + BLOCK]
-        for n in range(some.size):
-            flags[n] = (some[n] >> bit) & 1
-        width = (some.size + 7) // 8
-        flags[some.size : 8 * width] = 0
+    for start in range(0, less.size * words.size, BLOCK):
+        size = min(BLOCK, less.size * words.size - start)
+        done = 0
+        while done < size:
+            column = (start + done) % words.size
+            part = min(size - done, words.size - column)
+            number = less[(start + done) // words.size]
+            some_words, some_flags = words[column : column + part], flags[done : done + part]
+            for n in range(part):
+                some_flags[n] = ((some_words[n] - number) >> bit) & 1
+            done += part
+        width = (size + 7) // 8
+        flags[size : 8 * width] = 0
         eights, planes = flags.view(np.uint64), out[start // 8 :]
         for n in range(width):
             planes[n] = (eights[n] * GATHER) >> np.uint64(56)
-
-
-@compile_now("void(uint8[:, ::1], uint8[:, :, ::1], uint8[:, ::1])")
-def rotated_sum(shifts: NDArray[np.uint8], tables: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """out[r] = sum over t of tables[r, t] rotated right by shifts[r, t]; see ``bit_planes.rotated_sum``.
-
-    Args:
-        shifts: (R, T), below B.
-        tables: (R, T, B).
-        out: (R, B).
-    """
-    size = tables.shape[2]
-    # What is rotated past the end is added there, so that a table is one loop of fixed length.
-    work = np.empty(2 * size, np.uint8)
-    head, tail = work[:size], work[size:]
-    for r in range(tables.shape[0]):
-        work[:] = 0
-        for t in range(tables.shape[1]):
-            table, some = tables[r, t], work[np.int64(shifts[r, t]) :]
-            for n in range(table.size):
-                some[n] += table[n]
-        total = out[r]
-        for n in range(total.size):
-            total[n] = head[n] + tail[n]
 
 
 @compile_now(
@@ -328,10 +315,11 @@ def unpack_sum(
         out[n] = (_last_word(first, n, bits) + _last_word(second, n, bits)) & kept
 
 
-@compile_now("void(uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, ::1])")
+@compile_now("void(uint8[:, ::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, ::1])")
 def masked_products(
     opened: NDArray[np.uint8],
-    shares: NDArray[np.uint8],
+    masks: NDArray[np.uint8],
+    products: NDArray[np.uint8],
     monomials: NDArray[np.int64],
     out: NDArray[np.uint8],
 ) -> None:
@@ -339,7 +327,8 @@ def masked_products(
 
     Args:
         opened: (F, n).
-        shares: (S, n).
+        masks: (F, n): the first rows of shares.
+        products: (S - F, n): the others.
         monomials: (M, 3): row of out, row of shares or -1, and the opened factors as a set of bits.
         out: (T, n), zeros.
     """
@@ -352,8 +341,10 @@ def masked_products(
             share = monomials[m, 1]
             if share < 0:
                 some[:] = 255
+            elif share < masks.shape[0]:
+                some[:] = masks[share, start:stop]
             else:
-                some[:] = shares[share, start:stop]
+                some[:] = products[share - masks.shape[0], start:stop]
             for f in range(opened.shape[0]):
                 if (monomials[m, 2] >> f) & 1:
                     factor = opened[f, start:stop]

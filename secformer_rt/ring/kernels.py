@@ -51,7 +51,7 @@ def prepare() -> None:
     """
     torch.empty(1, device="meta").add(1)
     if compiled():
-        from secformer_rt.ring import fused, fused_bits, harmonics, streams  # noqa: F401
+        from secformer_rt.ring import fused, fused_bits, fused_choices, harmonics, streams  # noqa: F401
 
         harmonics.compile_harmonics()
         if streams.suits(32):

@@ -64,7 +64,7 @@ def test_the_largest_elements_are_those_at_the_maximum() -> None:
 @pytest.mark.parametrize(("top", "bits"), [(1, 18), (2, 18), (4, 16)])
 def test_public_factors_are_exp_rounded(top: int, bits: int) -> None:
     low, frac = 10, 6
-    plain, wrapped = _factors(low, frac, top)
+    plain, wrapped = _factors(low, frac, top)[0].T
     x = torch.arange(1 << low, dtype=torch.float64) / 2**frac
     for table, offset in ((plain, top - 16), (wrapped, top)):
         want = (x + offset).exp() * 2.0**bits

@@ -42,10 +42,13 @@ def test_one_bit_of_every_word(backend: str, bit: int) -> None:
     values = words(bit, 3, 1001)
     with using(backend):
         found = bit_plane(values.T, bit)
+        less = bit_plane(values, bit, (0, -5, 1 << 40))
         assert bit_plane(values.to("meta"), bit).shape == found.shape
         with pytest.raises(TypeError, match="int64"):
             bit_plane(values.to(torch.int32), bit)
     assert torch.equal(found, pack_bits((values.T >> bit & 1).to(torch.uint8)))
+    differences = torch.stack([values, values + 5, values - (1 << 40)])
+    assert torch.equal(less, pack_bits((differences >> bit & 1).to(torch.uint8)))
 
 
 def slow_lookup(
@@ -68,10 +71,12 @@ def slow_lookup(
 
 def check_lookup(rows: int, columns: int, seed: int, first: int, bits: int = 18, low: int = 5) -> None:
     tables = words(seed, -(-bits // 4), columns).to(torch.int16)
-    values = words(seed + 1, rows, columns)
+    values = words(seed + 1, columns)
+    less = tuple(words(seed + 2, rows).tolist())
+    differences = values - torch.tensor(less, dtype=torch.int64)[:, None]
     for planes, expected in zip(
-        chunk_lookup(tables, values, low, bits, first),
-        slow_lookup(tables, values, low, bits, first),
+        chunk_lookup(tables, values, less, low, bits, first),
+        slow_lookup(tables, differences, low, bits, first),
         strict=True,
     ):
         assert planes.dtype == torch.uint8 and planes.shape == (tables.shape[0], -(-rows * columns // 8))
@@ -100,7 +105,7 @@ def test_every_entry_of_a_table(backend: str) -> None:
     with using(backend):
         for table in (0, -1, 0x5555, -0x8000):
             tables = torch.full((1, 16), table, dtype=torch.int16)
-            lt, eq = chunk_lookup(tables, index, 0, 4, 0)
+            lt, eq = chunk_lookup(tables, index[0], (0,), 0, 4, 0)
             expected = slow_lookup(tables, index, 0, 4, 0)
             assert (np.unpackbits(lt.numpy()).tolist(), np.unpackbits(eq.numpy()).tolist()) == (
                 expected[0][0],
@@ -126,5 +131,5 @@ def test_masked_products(backend: str, size: int, factors: int, seed: int) -> No
             value = value & opened[f].numpy()
         expected[row] ^= value
     with using(backend):
-        found = masked_products(opened, shares, Monomials(monomials, 2))
+        found = masked_products(opened, shares[:2], shares[2:], Monomials(monomials, 2))
     assert np.array_equal(found.numpy(), expected)

@@ -79,8 +79,8 @@ def test_meta() -> None:
     assert plane.is_meta and plane.shape == (2,) and plane.dtype == torch.uint8
     bits = unpack_bits(plane, (3, 5))
     assert bits.is_meta and bits.shape == (3, 5) and bits.dtype == torch.uint8
-    real = torch.zeros(1, 5, dtype=torch.int64)
-    for planes in chunk_lookup(x.to(torch.int16), real, 0, 12, 1):
+    real = torch.zeros(5, dtype=torch.int64)
+    for planes in chunk_lookup(x.to(torch.int16), real, (0,), 0, 12, 1):
         assert planes.is_meta and planes.shape == (3, 1) and planes.dtype == torch.uint8
 
 
@@ -98,14 +98,14 @@ def test_wrong_arguments() -> None:
         unpack_words(word, (9,), 64)
     with pytest.raises(TypeError):
         pack_bits(word)
-    table, values = torch.zeros(1, 2, dtype=torch.int16), torch.zeros(1, 2, dtype=torch.int64)
+    table, values = torch.zeros(1, 2, dtype=torch.int16), torch.zeros(2, dtype=torch.int64)
     for first, bits in ((2, 4), (0, 5), (0, 0)):
         with pytest.raises(ValueError, match="first"):
-            chunk_lookup(table, values, 0, bits, first)
+            chunk_lookup(table, values, (0,), 0, bits, first)
     with pytest.raises(ValueError, match="fit"):
-        chunk_lookup(table, values[:, :1], 0, 4, 0)
+        chunk_lookup(table, values[:1], (0,), 0, 4, 0)
     with pytest.raises(TypeError):
-        chunk_lookup(table, byte[:2].view(1, 2), 0, 4, 0)
+        chunk_lookup(table, byte[:2], (0,), 0, 4, 0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
