@@ -70,9 +70,9 @@ class Open:
     """Open shares to both servers. Answered after the round with the public tensor.
 
     ``bits`` < 64 opens only the low bits of additive shares; ``xor`` opens bit planes (uint8). A ``mask``
-    of the same shape is added to the share first, or for planes XORed; with one, what is opened may be
-    ``((share + up) >> cut) + mask``. With a ``widening`` instead, ``z = share + w b`` is opened, where w is 1
-    for P below ``2^(left - 1)``, else 0, and the answer is ``P + 2^left z``.
+    of the same shape is added to the share first, or for planes XORed; with one, the share may be int32, and
+    what is opened may be ``((share + up) >> cut) + mask``. With a ``widening`` instead, ``z = share + w b``
+    is opened, where w is 1 for P below ``2^(left - 1)``, else 0, and the answer is ``P + 2^left z``.
     """
 
     share: Tensor
@@ -92,7 +92,7 @@ class Open:
             return self.share
         if self.xor:
             return self.share ^ self.mask
-        return add((self.share + self.up) >> self.cut, self.mask)
+        return add((self.share.to(torch.int64) + self.up) >> self.cut, self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class Secret:
     """One server's share of a fixed-point tensor, additive modulo ``2^ring``."""
 
     server: int
-    share: Tensor
+    held: Tensor  # the share, as int32 where a product in a ring of at most 32 bits has left it so
     frac: int
     ring: int = 64
     opened: Opened | None = None  # by a plain masked opening, for every consumer of the wire
@@ -270,9 +270,16 @@ class Secret:
     masked: Masked | None = None  # of an input that came masked: ``share`` has no values then
 
     @property
+    def share(self) -> Tensor:
+        """This server's share, int64."""
+        if self.held.dtype == torch.int32:
+            self.held = self.held.to(torch.int64)
+        return self.held
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
-        return tuple(self.share.shape)
+        return tuple(self.held.shape)
 
     def __repr__(self) -> str:
         return f"Secret(shape={self.shape}, frac={self.frac}, ring={self.ring})"

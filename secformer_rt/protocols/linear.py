@@ -12,7 +12,6 @@ from secformer_rt.protocols.core import Protocol, Secret, deal, parallel
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
 from secformer_rt.protocols.masking import open_modulo
 from secformer_rt.ring.kernels import PackedMatrix, matmul, matmul_packed
-from secformer_rt.ring.words import add, add_rows
 
 HALF = 32  # products in rings up to this wide are those of int32
 
@@ -77,7 +76,8 @@ class WeightProduct(Correlation):
     ) -> list[Tensor]:
         """Subtract R F, offline."""
         weight = weights[str(self.weight.deal)]
-        return [shares[0].sub_(matmul_packed(masks[0], weight.public, self.bits))]
+        product = matmul_packed(masks[0], weight.public, self.bits)
+        return [torch.sub(shares[0].to(product.dtype), product, out=product)]
 
     @property
     def prepared_from(self) -> tuple[Ref, ...]:
@@ -112,9 +112,9 @@ class MatrixProduct(Correlation):
         return [_matmul(left, right, self.bits).to(torch.int64)]
 
 
-def _matmul(a: Tensor, b: Tensor, ring: int) -> Tensor:
-    """A @ B modulo ``2^ring`` at least, in int64 or int32."""
-    return matmul(a, b.to(number_type(ring)), ring)
+def _matmul(a: Tensor, b: Tensor, ring: int, onto: Tensor | None = None) -> Tensor:
+    """A @ B modulo ``2^ring`` at least, in int64 or int32; added to a sum, if there is one."""
+    return matmul(a, b.to(number_type(ring)), ring, onto)
 
 
 def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = None) -> Protocol[Secret]:
@@ -131,12 +131,10 @@ def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = No
     opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
     dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring))
-    frac, product = x.frac + weight.frac, matmul_packed(opened.public, weight.share, ring)
-    if offset is None:
-        share = add(dealt.shares[0], product)
-    else:
-        share = add_rows(dealt.shares[0], product, offset.at(frac).share)
-    return Secret(x.server, share, frac, ring)
+    frac, share = x.frac + weight.frac, dealt.shares[0]
+    if offset is not None:
+        share += offset.at(frac).share.to(share.dtype)
+    return Secret(x.server, matmul_packed(opened.public, weight.share, ring, share), frac, ring)
 
 
 def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 64) -> Protocol[Secret]:
@@ -153,5 +151,7 @@ def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 
         factor, factor_share = factor.transpose(-1, -2), factor_share.transpose(-1, -2)
     shape = (*x.shape[:-1], int(factor.shape[-1]))
     dealt = yield from deal(MatrixProduct(left.mask, right.mask, shape, transpose, ring))
-    products = _matmul(left.public, factor_share, ring) - _matmul(left.share, factor, ring)
-    return Secret(x.server, add(dealt.shares[0], products), x.frac + y.frac, ring)
+    total = dealt.shares[0].to(number_type(ring))
+    total = _matmul(left.public, factor_share, ring, total)
+    total = _matmul(-left.share, factor, ring, total)
+    return Secret(x.server, total, x.frac + y.frac, ring)

@@ -20,7 +20,7 @@ def local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secret
         ring = min(wire.ring + frac - wire.frac for wire in wires)  # a left shift adds bits that are 0
         mean = next((wire.mean for wire in wires if wire.mean is not None), None)
         return Secret(
-            x.server, add(x.at(frac).share, wires[1].at(frac).share), frac, min(WORD, ring), mean=mean
+            x.server, add(x.at(frac).held, wires[1].at(frac).held), frac, min(WORD, ring), mean=mean
         )
     if isinstance(op, ir.AddRows):
         rows = model.offsets[node.parameters[0]]

@@ -102,7 +102,7 @@ def reveal_reduced(x: Secret, frac: int, ring: int, mask: Tensor) -> Protocol[Te
     """
     cut = x.frac - frac
     up = 0 if x.server == 0 else (1 << cut) - 1
-    return (yield from reveal(x.share, ring, mask=mask, cut=cut, up=up))
+    return (yield from reveal(x.held, ring, mask=mask, cut=cut, up=up))
 
 
 def open_reduced(x: Secret, frac: int, ring: int) -> Protocol[Opened]:

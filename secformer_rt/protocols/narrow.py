@@ -52,7 +52,7 @@ def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) ->
     frac = rings.bits.activation
     x = x if x.normal is None else x.normal
     if x.frac > frac:
-        wide = Secret(x.server, x.share, x.frac, min(x.ring, WORD, ring + x.frac - frac))
+        wide = Secret(x.server, x.held, x.frac, min(x.ring, WORD, ring + x.frac - frac))
         (x,) = yield from truncate_many(wide, (frac,), ring, shares=False)
     offset = model.offsets[node.parameters[1]] if len(node.parameters) > 1 else None
     y = yield from linear(x, model.weights[node.parameters[0]], ring, offset)

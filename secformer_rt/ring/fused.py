@@ -228,20 +228,6 @@ def add_raised(x: NDArray[np.int64], y: NDArray[np.int64], shift: int, out: NDAr
 
 
 @compile_now(
-    "void(int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1])",
-    "void(int64[:, ::1], int32[:, ::1], int64[::1], int64[:, ::1])",
-)
-def add_rows(
-    x: NDArray[np.int64], y: NDArray[np.int64], row: NDArray[np.int64], out: NDArray[np.int64]
-) -> None:
-    """``out = x + y + row``; see ``words.add_rows``. All (M, N), but row (N,)."""
-    for m in range(out.shape[0]):
-        first, second, total = x[m], y[m], out[m]
-        for n in range(total.size):
-            total[n] = first[n] + second[n] + row[n]
-
-
-@compile_now(
     "void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64, int64, int64[::1])"
 )
 def row_squares(

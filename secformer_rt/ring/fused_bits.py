@@ -22,7 +22,7 @@ PLANE_BLOCK = 2048  # bytes of every plane at a time
 GATHER = np.uint64(0x8040201008040201)
 
 # Where in the array of addresses each function's is; in a table, the word that says where a last lane begins.
-READ, READ_SUM, READ_ONTO, WRITE, WRITE_SUM, WRITE_DIFFERENCE, WRITE_CHOSEN = range(7)
+READ, READ_SUM, READ_ONTO, WRITE, WRITE_SUM, WRITE_DIFFERENCE, WRITE_CHOSEN, WRITE_NARROW_SUM = range(8)
 LAST = 3
 
 
@@ -115,10 +115,11 @@ def bit_plane(words: NDArray[np.int64], less: NDArray[np.int64], bit: int, out: 
 
 
 @compile_now(
-    "void(int64[::1], int64[::1], uint64[::1], uint64[::1], boolean, int64, int64, int64, uint64[::1])"
+    "void(int64[::1], int64[::1], uint64[::1], uint64[::1], boolean, int64, int64, int64, uint64[::1])",
+    "void(int64[::1], int64[::1], int32[::1], uint64[::1], boolean, int64, int64, int64, uint64[::1])",
 )
 def pack_words(
-    functions: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.uint64],
+    functions: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.uint64] | NDArray[np.int32],
     masks: NDArray[np.uint64], less: bool, bits: int, cut: int, up: int, out: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """The low bits of all sums or differences as one stream; see ``packing.pack_words``.
@@ -128,7 +129,7 @@ def pack_words(
     Args:
         functions: addresses of ``ring.streams``, or none.
         table: for these bits.
-        words: (N,).
+        words: (N,); of 32 bits only with masks, which are added.
         masks: (N,), or none.
         less: whether they are taken away rather than added.
         bits: 1 to 63.
@@ -142,7 +143,8 @@ def pack_words(
         if groups and masks.size and less:
             call(functions[WRITE_DIFFERENCE], (words, 0, masks, 0, out, 0, groups, bits, table, 0))
         elif groups and masks.size:
-            call(functions[WRITE_SUM], (words, 0, masks, 0, out, 0, groups, bits, table, 0, cut, up))
+            write = functions[WRITE_NARROW_SUM if words.itemsize == 4 else WRITE_SUM]
+            call(write, (words, 0, masks, 0, out, 0, groups, bits, table, 0, cut, up))
         elif groups:
             call(functions[WRITE], (words, 0, out, 0, groups, bits, table, 0))
         at = groups // 8 * bits
@@ -157,11 +159,11 @@ def pack_words(
             sign = ~np.uint64(0) if less else np.uint64(0)
             for n in range(size):
                 # -m is ~m + 1.
-                word = (mine[n] + np.uint64(up)) >> np.uint64(cut)
+                word = (np.uint64(mine[n]) + np.uint64(up)) >> np.uint64(cut)
                 some[n] = (word + (added[n] ^ sign) - sign) & kept
         else:
             for n in range(size):
-                some[n] = mine[n] & kept
+                some[n] = np.uint64(mine[n]) & kept
         width = np.uint64(bits)
         if bits <= 32 and size % 2 == 0:
             # Two at a time: what follows is not vectorised.

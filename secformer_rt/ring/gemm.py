@@ -123,7 +123,7 @@ def multiply(
     tile: int, pack: int, tile_rows: int, tile_columns: int, dots: bool, a: Words, b: Words, panels: Words,
     c: Words,
 ) -> None:  # fmt: skip
-    """C = A @ B for every matrix of a batch.
+    """Add A @ B to C for every matrix of a batch.
 
     Args:
         tile: address of the tile's ``multiply``.
@@ -134,7 +134,7 @@ def multiply(
         a: (G, M, K), of any strides; of the type of the others, or int64.
         b: (G, K, N), of any strides; not used if panels are given.
         panels: one packed B for the whole batch, as ``kernels.pack`` lays it out, or empty.
-        c: out, (G, M, N).
+        c: (G, M, N), contiguous.
     """
     height, columns = c.shape[1], c.shape[2]
     depth = (a.shape[2] + DEPTH_STEP - 1) // DEPTH_STEP * DEPTH_STEP
@@ -146,7 +146,6 @@ def multiply(
     for g in range(c.shape[0]):
         for row in range(0, height, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, height - row)
-            c[g, row : row + rows] = 0
             for start in range(0, depth, BLOCK_DEPTH):
                 part = min(BLOCK_DEPTH, depth - start)
                 if dots:

@@ -60,16 +60,17 @@ def prepare() -> None:
             _products(backend()).prepare(backend(), dtype)
 
 
-def matmul(a: Tensor, b: Tensor, bits: int = WORD_BITS) -> Tensor:
+def matmul(a: Tensor, b: Tensor, bits: int = WORD_BITS, onto: Tensor | None = None) -> Tensor:
     """A @ B modulo 2^64, or modulo 2^32 for int32.
 
     Args:
         a: (..., M, K) int64 or int32.
         b: (..., K, N) of the same type, or int32, with batch dimensions that broadcast against a's.
         bits: it need only hold modulo ``2^bits``, which may be faster.
+        onto: what the product is added to, in place: contiguous, of the product's shape and type.
 
     Returns:
-        (..., M, N) of b's type, contiguous.
+        (..., M, N) of b's type, contiguous; ``onto``, if given.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -84,16 +85,18 @@ def matmul(a: Tensor, b: Tensor, bits: int = WORD_BITS) -> Tensor:
     shape = (*batch, a.shape[-2], b.shape[-1])
     if any_meta(a, b):
         return torch.empty(shape, dtype=b.dtype, device="meta")
+    _check_sum(onto, shape, b.dtype)
     if not compiled():
-        return torch.matmul(a.to(b.dtype), b)
+        found = torch.matmul(a.to(b.dtype), b)
+        return found if onto is None else onto.add_(found)
     if b.ndim == 2:
         # One B for the whole batch: its rows may as well be rows of one tall A.
         rows = a.reshape(1, math.prod(a.shape[:-1]), a.shape[-1])
-        return _multiply(rows, b.unsqueeze(0), None, backend(), bits).view(shape)
+        return _multiply(rows, b.unsqueeze(0), None, backend(), bits, onto).view(shape)
     count = math.prod(batch)
     left = a.expand(*batch, *a.shape[-2:]).reshape(count, *a.shape[-2:])
     right = b.expand(*batch, *b.shape[-2:]).reshape(count, *b.shape[-2:])
-    return _multiply(left, right, None, backend(), bits).view(shape)
+    return _multiply(left, right, None, backend(), bits, onto).view(shape)
 
 
 def pack(b: Tensor) -> PackedMatrix:
@@ -112,16 +115,19 @@ def pack(b: Tensor) -> PackedMatrix:
     return PackedMatrix(_products(layout).pack(b, layout), rows, columns, layout)
 
 
-def matmul_packed(a: Tensor, packed: PackedMatrix, bits: int = WORD_BITS) -> Tensor:
+def matmul_packed(
+    a: Tensor, packed: PackedMatrix, bits: int = WORD_BITS, onto: Tensor | None = None
+) -> Tensor:
     """A @ B for a packed B, modulo 2^64 or 2^32.
 
     Args:
         a: (..., M, K) of B's type, or int64; a vector (K,) is one row.
         packed: B, (K, N).
         bits: it need only hold modulo ``2^bits``, which may be faster.
+        onto: what the product is added to, in place: contiguous, of the product's shape and type.
 
     Returns:
-        (..., M, N) of B's type, contiguous.
+        (..., M, N) of B's type, contiguous; ``onto``, if given.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -132,11 +138,13 @@ def matmul_packed(a: Tensor, packed: PackedMatrix, bits: int = WORD_BITS) -> Ten
     shape = (*a.shape[:-1], packed.columns)
     if any_meta(a, packed.data):
         return torch.empty(shape, dtype=packed.data.dtype, device="meta")
+    _check_sum(onto, shape, packed.data.dtype)
     if packed.layout is Backend.PLAIN:
-        return torch.matmul(a.to(packed.data.dtype), packed.data)
+        found = torch.matmul(a.to(packed.data.dtype), packed.data)
+        return found if onto is None else onto.add_(found)
     left = a.reshape(1, math.prod(a.shape[:-1]), packed.rows)
-    nothing = packed.data.new_empty((1, 0, 0))
-    return _multiply(left, nothing, packed, packed.layout, bits).view(shape)
+    nothing = torch.empty((1, 0, 0), dtype=packed.data.dtype)
+    return _multiply(left, nothing, packed, packed.layout, bits, onto).view(shape)
 
 
 def harmonic_sum(
@@ -214,12 +222,26 @@ def _products(layout: Backend) -> ModuleType:
     return tile_products
 
 
-def _multiply(a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend, bits: int) -> Tensor:
+def _multiply(
+    a: Tensor, b: Tensor, packed: PackedMatrix | None, layout: Backend, bits: int, onto: Tensor | None
+) -> Tensor:
     """(G, M, K) times (G, K, N), or times a packed matrix; the backend is a compiled one."""
-    out = empty((a.shape[0], a.shape[1], packed.columns if packed else b.shape[-1]), b.dtype)
-    panels = packed.data if packed else b.new_empty(0)
+    shape = (a.shape[0], a.shape[1], packed.columns if packed else b.shape[-1])
+    if onto is None:
+        out = empty(shape, b.dtype)
+        out.numpy().fill(0)
+    else:
+        out = onto.view(shape)
+    panels = packed.data if packed else torch.empty(0, dtype=b.dtype)
     _products(layout).multiply(a, b, panels, out, layout, bits)
     return out
+
+
+def _check_sum(onto: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if onto is None:
+        return
+    if tuple(onto.shape) != shape or onto.dtype != dtype or not onto.is_contiguous():
+        raise ValueError(f"{dtype} products of shape {shape} cannot be added to {tuple(onto.shape)}")
 
 
 def _check_factors(a: Tensor, b: Tensor) -> None:

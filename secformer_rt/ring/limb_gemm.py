@@ -109,14 +109,14 @@ def pack(functions: Words, b: Words, out: Words, room: Words) -> None:
     "void(int64[::1], int64[:, :, :], int32[:, :, :], int32[::1], int32[:, :, ::1], int32[::1])",
 )
 def multiply(functions: Words, a: Words, b: Words, panels: Words, c: Words, room: Words) -> None:
-    """C = A @ B for every matrix of a batch.
+    """Add A @ B to C for every matrix of a batch.
 
     Args:
         functions: their addresses.
         a: (G, M, K), of any strides; of the type of the others, or int64.
         b: (G, K, N), of any strides; not used if panels are given.
         panels: one packed B for the whole batch, as :func:`pack` lays it out, or empty.
-        c: out, (G, M, N).
+        c: (G, M, N), contiguous.
         room: ``ROOM`` words.
     """
     height, columns, depth = c.shape[1], c.shape[2], a.shape[2]
@@ -126,7 +126,6 @@ def multiply(functions: Words, a: Words, b: Words, panels: Words, c: Words, room
     for g in range(c.shape[0]):
         for top in range(0, height, BLOCK_ROWS):
             bottom = min(height, top + BLOCK_ROWS)
-            c[g, top:bottom] = 0
             for start in range(0, depth, BLOCK_DEPTH):
                 part = (min(BLOCK_DEPTH, depth - start) + DEPTH - 1) // DEPTH * DEPTH
                 at = 0

@@ -54,7 +54,7 @@ def pack(b: Tensor, _layout: Backend) -> Tensor:
 
 
 def multiply(a: Tensor, b: Tensor, panels: Tensor, out: Tensor, _layout: Backend, bits: int) -> None:
-    """Write a (G, M, K) times b (G, K, N), or times panels if there are any, to out (G, M, N).
+    """Add a (G, M, K) times b (G, K, N), or times panels if there are any, to out (G, M, N).
 
     It holds modulo ``2^bits``.
     """

@@ -28,7 +28,7 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None, cut: int = 0, u
     """The low bits of every word, one after the other, the lowest bit first.
 
     Args:
-        x: int64 tensor of any shape.
+        x: int64 tensor of any shape, or int32.
         bits: 1 to 64; bits beyond the last word's in the last byte are zero.
         mask: int64 tensor of the same shape; if given, the words are those of ``((x + up) >> cut) + mask``.
         cut: 0 to ``64 - bits``; not without a mask.
@@ -43,20 +43,23 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None, cut: int = 0, u
     """
     if not 0 <= cut <= WORD_BITS - bits or ((cut or up) and mask is None):
         raise ValueError(f"{cut} bits cannot be cut off words of which {bits} are kept, nor without a mask")
-    if x.dtype != torch.int64:
-        raise TypeError(f"pack_words takes an int64 tensor, not {x.dtype}")
-    if mask is not None and (mask.dtype != x.dtype or mask.shape != x.shape):
+    if x.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"pack_words takes an int64 or int32 tensor, not {x.dtype}")
+    if mask is not None and (mask.dtype != torch.int64 or mask.shape != x.shape):
         raise ValueError(f"words of shape {tuple(x.shape)} have a mask of shape {tuple(mask.shape)}")
     size = packed_size(x.numel(), bits)
     if x.is_meta:
         return torch.empty(size, dtype=torch.uint8, device="meta")
     if x.numel() == 0:
         return torch.empty(0, dtype=torch.uint8)
+    if mask is None or not compiled():
+        x = x.to(torch.int64)
     if compiled() and bits < WORD_BITS:
         from secformer_rt.ring import fused_bits
 
-        words = as_flat(x).view(np.uint64)
-        masks = words[:0] if mask is None else as_flat(mask).view(np.uint64)
+        words = as_flat(x)
+        words = words.view(np.uint64) if words.itemsize == 8 else words
+        masks = np.empty(0, np.uint64) if mask is None else as_flat(mask).view(np.uint64)
         out = empty((_padded(size),), torch.uint8)
         fused_bits.pack_words(*_fast(bits), words, masks, False, bits, cut, up, out.numpy().view(np.uint64))
         return out[:size]

@@ -66,7 +66,8 @@ def compile_streams() -> Compiled:
     ``2^shift`` times the sums. ``write(words, out, ...)``, ``write_difference(words, masks, out, ...)``,
     ``write_sum(words, masks, out, ..., cut, up)`` and ``write_chosen(words, bits, numbers, out, ..., ring)``
     write a stream, to the end of the last lane too; the sums are those of ``(word + up) >> cut`` and a mask,
-    or of a word and a bit where a number of ``ring`` bits has its upper one clear.
+    or of a word and a bit where a number of ``ring`` bits has its upper one clear. ``write_narrow_sum`` is
+    ``write_sum`` of words of 32 bits.
     """
     return compile_functions(
         (lambda b, x, *rest: _read(Code(b), [x], None, *rest), 5),
@@ -76,6 +77,7 @@ def compile_streams() -> Compiled:
         (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest), 8),
         (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, less=True), 6),
         (lambda b, x, y, z, *rest: _write_chosen(Code(b), [x, y, z], *rest), 8),
+        (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, narrow=True), 8),
     )
 
 
@@ -119,9 +121,9 @@ def _read(
 
 def _write(
     code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, table: Any, cut: Any = None,
-    up: Any = None, *, less: bool = False,
+    up: Any = None, *, less: bool = False, narrow: bool = False,
 ) -> None:  # fmt: skip
-    """The stream of words, of sums or of differences."""
+    """The stream of words, of sums or of differences; the first ones' words may be narrow."""
     b = code.builder
     shifted = None if cut is None else [code.spread(number, _WORDS) for number in (up, cut)]
 
@@ -132,7 +134,7 @@ def _write(
             words = (b.sub if less else b.add)(words, mask)
         return words
 
-    _write_words(code, sources, word, out, groups, bits, table)
+    _write_words(code, sources, word, out, groups, bits, table, narrow=narrow)
 
 
 def _write_chosen(
@@ -151,9 +153,10 @@ def _write_chosen(
 
 
 def _write_words(
-    code: Code, sources: list[Any], word: Callable[..., Any], out: Any, groups: Any, bits: Any, table: Any
-) -> None:
-    """The stream of what ``word`` makes of the sources' words."""
+    code: Code, sources: list[Any], word: Callable[..., Any], out: Any, groups: Any, bits: Any, table: Any,
+    *, narrow: bool = False,
+) -> None:  # fmt: skip
+    """The stream of what ``word`` makes of the sources' words, of which the first may have 32 bits."""
     b = code.builder
     kept = _kept(code, bits)
     starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
@@ -166,11 +169,13 @@ def _write_words(
     before = ir.Constant(ir.VectorType(HALF, 4), [2, 3, 4, 5])
     low, high = (ir.Constant(ir.VectorType(HALF, 2), pair) for pair in ([0, 1], [2, 3]))
 
+    sizes = [4 if narrow else 8, *[8] * (len(sources) - 1)]
+
     def step(carried: list[Any]) -> list[Any]:
         *sources_at, out_at = carried
         previous = nothing
         for half in range(2):
-            words = word(*(b.load(code.at(x, 32 * half, _WORDS), align=8) for x in sources_at))
+            words = word(*(_four(code, x, half, size) for x, size in zip(sources_at, sizes, strict=True)))
             words = b.and_(words, kept)
             above = b.lshr(b.lshr(words, one), back[half])
             words = b.shl(words, shifts[half])
@@ -182,9 +187,17 @@ def _write_words(
             for lane, which in enumerate((low, high)):
                 target = code.at(b.add(out_at, starts[2 * half + lane]), 0, _PAIR)
                 b.store(b.shuffle_vector(whole, whole, which), target, align=1)
-        return [*(b.add(x, WORD(8 * _GROUP)) for x in sources_at), b.add(out_at, bits)]
+        ends = (b.add(x, WORD(size * _GROUP)) for x, size in zip(sources_at, sizes, strict=True))
+        return [*ends, b.add(out_at, bits)]
 
     code.loop("write", groups, [*sources, out], step)
+
+
+def _four(code: Code, source: Any, half: int, size: int) -> Any:
+    """Four words of a group, of ``size`` bytes each."""
+    kind = _WORDS if size == 8 else ir.VectorType(HALF, 4)
+    words = code.builder.load(code.at(source, 4 * size * half, kind), align=size)
+    return words if size == 8 else code.builder.sext(words, _WORDS)
 
 
 def _vectors(code: Code, table: Any, offset: int) -> list[Any]:

@@ -45,7 +45,7 @@ def pack(b: Tensor, layout: Backend) -> Tensor:
 
 
 def multiply(a: Tensor, b: Tensor, panels: Tensor, out: Tensor, layout: Backend, _bits: int) -> None:
-    """Write a (G, M, K) times b (G, K, N), or times panels if there are any, to out (G, M, N)."""
+    """Add a (G, M, K) times b (G, K, N), or times panels if there are any, to out (G, M, N)."""
     compiled = prepare(layout, out.dtype)
     gemm.multiply(
         compiled.multiply.address,

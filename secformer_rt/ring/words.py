@@ -21,31 +21,6 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return out
 
 
-def add_rows(x: Tensor, y: Tensor, row: Tensor) -> Tensor:
-    """``x + y + row``, int64 and contiguous.
-
-    Args:
-        x: (..., N) int64.
-        y: of the same shape, int64 or int32.
-        row: (N,) int64.
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-    check_shapes(x, y)
-    if row.shape != x.shape[-1:]:
-        raise ValueError(f"a row of shape {tuple(row.shape)} does not fit {tuple(x.shape)}")
-    if any_meta(x, y, row) or not compiled():
-        return x + y + row
-    from secformer_rt.ring import fused
-
-    out = empty(tuple(x.shape), torch.int64)
-    tables = (as_array(t.contiguous()).reshape(-1, row.numel()) for t in (x, y, out))
-    first, second, total = tables
-    fused.add_rows(first, second, as_array(row.contiguous()), total)
-    return out
-
-
 def add_raised(x: Tensor, y: Tensor, shift: int) -> Tensor:
     """``x + 2^shift y`` of int64 tensors of one shape, contiguous.
 

@@ -230,7 +230,7 @@ class _Walk:
 
 
 def _size(secret: Secret) -> int:
-    return 8 * secret.share.numel()
+    return 8 * secret.held.numel()
 
 
 def _readers(graph: Graph) -> dict[str, list[str]]:

@@ -167,7 +167,10 @@ class Planner:
     def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:
         """Count a round."""
         self.plan.ledger.round(openings)
-        return [torch.empty_like(opening.share) for _, opening in openings]
+        return [
+            torch.empty_like(opening.share, dtype=torch.uint8 if opening.xor else torch.int64)
+            for _, opening in openings
+        ]
 
     def spent(self, label: Label, seconds: float) -> None:
         """A plan takes no time."""
@@ -208,7 +211,7 @@ def plan_graph(lowering: Lowering) -> Plan:
     outputs = engine.run_graph(lowering, meta_model(graph, lowering), inputs)
     weights = sum(_parameter_bytes(p, lowering.rings.weight(p.name)) for p in graph.parameters)
     prepared = sum(
-        8 * prod(item.shape)
+        prod(item.shape) * (4 if lowering.rings.weight(str(planned.correlation.weight.deal)) == HALF else 8)
         for planned in planner.plan.deals
         if isinstance(planned.correlation, WeightProduct)
         for item in planned.correlation.fields

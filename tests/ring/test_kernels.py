@@ -216,3 +216,23 @@ def test_wrong_arguments() -> None:
 def test_a_packed_matrix_shows_no_values() -> None:
     packed = PackedMatrix(torch.tensor([123456789]), 1, 1, Backend.PLAIN)
     assert "123456789" not in f"{packed} {packed!r}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 2, 1), (40, 70, 33)])
+def test_products_are_added_to_what_is_there(
+    backend: str, dtype: torch.dtype, shape: tuple[int, int, int]
+) -> None:
+    rows, depth, columns = shape
+    a, b = words(1, 2, rows, depth), words(2, 2, depth, columns).to(dtype)
+    there = words(3, 2, rows, columns).to(dtype)
+    with using(backend):
+        several, one = there.clone(), there.clone()
+        assert matmul(a, b, onto=several).data_ptr() == several.data_ptr()
+        matmul_packed(a, pack(b[0]), onto=one)
+        for wrong in (there[:1], there.to(torch.int16), there.transpose(-1, -2)):
+            with pytest.raises(ValueError, match="cannot be added"):
+                matmul(a, b, onto=wrong)
+        assert torch.equal(several, there + matmul(a, b))
+        assert torch.equal(one, there + matmul(a, b[:1]))

@@ -145,10 +145,13 @@ def test_streams_of_several_blocks(backend: str, bits: int) -> None:
         share, mask = words(bits, count), words(count, count)
         with using(backend):
             stream, alone = pack_words(share, bits, mask), pack_words(share, bits)
+            narrow = pack_words(share.to(torch.int32), bits, mask, min(3, 64 - bits), 7)
             found, twice = unpack_words(stream, (count,), bits), unpack_sum(stream, alone, (count,), bits)
         with using("plain"):
             assert torch.equal(stream, pack_words(share + mask, bits))
             assert torch.equal(alone, pack_words(share, bits))
+            halves = share.to(torch.int32).long()
+            assert torch.equal(narrow, pack_words(halves, bits, mask, min(3, 64 - bits), 7))
         assert torch.equal(found, (share + mask) & (2**bits - 1))
         assert torch.equal(twice, (2 * share + mask) & (2**bits - 1))
 
@@ -161,8 +164,13 @@ def test_bits_are_cut_off_before_a_mask_is_added(
     cut = data.draw(st.integers(0, 64 - bits))
     up = data.draw(st.integers(0, (1 << min(62, cut + bits)) - 1))
     x, mask = words(seed, count), words(seed + 1, count)
+    narrow = x.to(torch.int32)
     with using(backend):
         found = unpack_words(pack_words(x, bits, mask, cut, up), (count,), bits)
+        assert torch.equal(
+            pack_words(narrow, bits, mask, cut, up), pack_words(narrow.long(), bits, mask, cut, up)
+        )
+        assert torch.equal(pack_words(narrow, bits), pack_words(x, bits)) or bits > 32
     assert torch.equal(found, (((x + up) >> cut) + mask) & ((1 << bits) - 1))
 
 

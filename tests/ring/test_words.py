@@ -7,7 +7,6 @@ from secformer_rt.ring.words import (
     add,
     add_chosen,
     add_raised,
-    add_rows,
     row_squares,
     truncated,
     upper_bit_clear,
@@ -46,18 +45,6 @@ def test_a_share_of_what_a_truncation_opened(backend: str, server: int) -> None:
         found = truncated(public, mask, bit, ring=20, server=server)
         assert truncated(*(t.to("meta") for t in (public, mask, bit)), ring=20, server=0).shape == (6, 4)
     assert torch.equal(found, plain + (((1 - (public >> 19)) * bit) << 20))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_sums_with_a_row(backend: str, dtype: torch.dtype) -> None:
-    x, y, row = words(1, 4, 2, 6), words(2, 4, 2, 6).to(dtype), words(3, 6)
-    with using(backend):
-        found = add_rows(x.transpose(0, 1), y.transpose(0, 1), row)
-        assert add_rows(x.to("meta"), y.to("meta"), row.to("meta")).shape == x.shape
-        with pytest.raises(ValueError, match="row of shape"):
-            add_rows(x, y, row[1:])
-    assert torch.equal(found, (x + y + row).transpose(0, 1)) and found.dtype == torch.int64
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
