@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.buffers import check_bytes
@@ -131,6 +133,15 @@ def bit_plane(words: Tensor, bit: int, less: tuple[int, ...] = (0,)) -> Tensor:
     return out
 
 
+def _wide(planes: Tensor) -> NDArray[Any]:
+    """Planes as words of eight bytes where they have as many: vector code of bytes is slower."""
+    array = as_array(planes)
+    if array.shape[1] % 8:
+        return array
+    words = array.view(np.uint64)
+    return words if words.flags.aligned else words.copy()
+
+
 class Monomials:
     """Terms of XORs of ANDs: for each its row of the result, its row of shares or -1, and its factors."""
 
@@ -162,8 +173,8 @@ def masked_products(opened: Tensor, masks: Tensor, products: Tensor, monomials: 
     if compiled():
         from secformer_rt.ring import fused_bits
 
-        e, p, products_of_p = (as_array(x.contiguous()) for x in (opened, masks, products))
-        fused_bits.masked_products(e, p, products_of_p, monomials.table, out.numpy())
+        e, p, products_of_p = (_wide(x.contiguous()) for x in (opened, masks, products))
+        fused_bits.masked_products(e, p, products_of_p, monomials.table, out.numpy().view(e.dtype))
         return out
     shares = torch.cat([masks, products])
     for row, share, factors in monomials.table.tolist():

@@ -317,32 +317,35 @@ def unpack_sum(
         out[n] = (_last_word(first, n, bits) + _last_word(second, n, bits)) & kept
 
 
-@compile_now("void(uint8[:, ::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, ::1])")
+@compile_now(
+    "void(uint8[:, ::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, ::1])",
+    "void(uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], int64[:, ::1], uint64[:, ::1])",
+)
 def masked_products(
-    opened: NDArray[np.uint8],
-    masks: NDArray[np.uint8],
-    products: NDArray[np.uint8],
+    opened: NDArray[Any],
+    masks: NDArray[Any],
+    products: NDArray[Any],
     monomials: NDArray[np.int64],
-    out: NDArray[np.uint8],
+    out: NDArray[Any],
 ) -> None:
     """Sums of products of public planes and one share each; see ``bit_planes.masked_products``.
 
     Args:
-        opened: (F, n).
+        opened: (F, n), bytes or words of eight.
         masks: (F, n): the first rows of shares.
         products: (S - F, n): the others.
         monomials: (M, 3): row of out, row of shares or -1, and the opened factors as a set of bits.
         out: (T, n), zeros.
     """
-    size = opened.shape[1]
-    held = np.empty(PLANE_BLOCK, np.uint8)
-    for start in range(0, size, PLANE_BLOCK):
-        stop = min(start + PLANE_BLOCK, size)
+    size, block = opened.shape[1], PLANE_BLOCK // opened.itemsize
+    held = np.empty(block, opened.dtype)
+    for start in range(0, size, block):
+        stop = min(start + block, size)
         some = held[: stop - start]
         for m in range(monomials.shape[0]):
             share = monomials[m, 1]
             if share < 0:
-                some[:] = 255
+                some[:] = ~held.dtype.type(0)
             elif share < masks.shape[0]:
                 some[:] = masks[share, start:stop]
             else:
