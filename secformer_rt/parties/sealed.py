@@ -28,7 +28,7 @@ from secformer_rt.ring.buffers import as_bytes
 Shape = tuple[int, ...]
 Layout = Sequence[tuple[str, Shape]]
 
-VERSION: Final = 3
+VERSION: Final = 4
 HEADER_BYTES: Final = 16384
 CHECKSUM_BYTES: Final = 16
 _MAGIC: Final = b"SFRTKEPT"
