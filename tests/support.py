@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secformer_rt.parties.sealed import body_size, layout_of
 from secformer_rt.protocols.core import Protocol, Secret
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.protocols.model import Model
@@ -214,6 +215,9 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
     def work(server: int) -> dict[str, Secret]:
         material = Material(plan, server, seeds[server], dealt[server])
         material.prepare(local.models[server], Slab(EXPANDED))
+        assert plan.memory is not None
+        kept = plan.memory[server].prepared + plan.memory[server].received
+        assert body_size(layout_of(material.kept())) == kept  # before it is taken
         backends[server] = ServerBackend(plan, material, links[server])
         secrets = {}
         for wire in lowering.graph.inputs:
@@ -223,7 +227,6 @@ def run_model(local: LocalModel, inputs: dict[str, Tensor], keep: bool = False) 
             secrets[wire.name] = lowering.input(wire, server, words)
         engine = Engine(backends[server])
         outputs = engine.run_graph(lowering, local.models[server], secrets, keep)
-        assert plan.memory is not None
         assert material.prepared_bytes == plan.memory[server].prepared
         assert material.expanded_bytes == plan.expanded_bytes(EXPANDED) <= EXPANDED
         assert keep or engine.peak_wire_bytes == plan.memory[server].wires

@@ -52,7 +52,7 @@ def pack_words(x: Tensor, bits: int, mask: Tensor | None = None, cut: int = 0, u
         return torch.empty(size, dtype=torch.uint8, device="meta")
     if x.numel() == 0:
         return torch.empty(0, dtype=torch.uint8)
-    if mask is None or not compiled():
+    if mask is None or bits == WORD_BITS or not compiled():
         x = x.to(torch.int64)
     if compiled() and bits < WORD_BITS:
         from secformer_rt.ring import fused_bits

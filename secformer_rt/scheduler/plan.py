@@ -211,7 +211,7 @@ def plan_graph(lowering: Lowering) -> Plan:
     outputs = engine.run_graph(lowering, meta_model(graph, lowering), inputs)
     weights = sum(_parameter_bytes(p, lowering.rings.weight(p.name)) for p in graph.parameters)
     prepared = sum(
-        prod(item.shape) * (4 if lowering.rings.weight(str(planned.correlation.weight.deal)) == HALF else 8)
+        whole_words(prod(item.shape) * (lowering.rings.weight(str(planned.correlation.weight.deal)) // 8))
         for planned in planner.plan.deals
         if isinstance(planned.correlation, WeightProduct)
         for item in planned.correlation.fields
@@ -225,6 +225,11 @@ def plan_graph(lowering: Lowering) -> Plan:
     calibration = lowering.calibration.model_dump_json() if lowering.calibration else ""
     planner.plan.description = f"{graph!r}\n{lowering.preset.model_dump_json()}\n{calibration}"
     return planner.plan
+
+
+def whole_words(nbytes: int) -> int:
+    """Bytes, up to a multiple of 8: what is kept begins at one."""
+    return (nbytes + 7) // 8 * 8
 
 
 def _parameter_bytes(parameter: Parameter, ring: int) -> int:

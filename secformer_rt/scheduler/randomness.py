@@ -15,7 +15,7 @@ from secformer_rt.ring.jit import empty
 from secformer_rt.ring.packing import unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.slab import Slab
-from secformer_rt.scheduler.plan import Plan
+from secformer_rt.scheduler.plan import Plan, whole_words
 
 Place = Callable[[tuple[int, ...], torch.dtype], Tensor]  # gives memory to write to
 
@@ -108,7 +108,7 @@ class Material:
 
     def _hold(self, index: int, shares: tuple[Tensor, ...]) -> None:
         self._prepared[index] = shares
-        self.prepared_bytes += sum(share.nbytes for share in shares)
+        self.prepared_bytes += sum(whole_words(share.nbytes) for share in shares)
 
     def kept(self) -> list[Tensor]:
         """All of it but the seed, before anything is taken: for :meth:`restored`, later or elsewhere."""

@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from secformer_rt.graph.bert import EMBEDDINGS, MASK, ONE_HOT, POOL_WEIGHTS
+from secformer_rt.graph.architecture import synthetic_parameters
+from secformer_rt.graph.batch import random_batches
+from secformer_rt.graph.bert import EMBEDDINGS, MASK, ONE_HOT, POOL_WEIGHTS, build_bert, client_inputs
+from secformer_rt.graph.calibration import calibrate
+from secformer_rt.graph.executor import execute
 from secformer_rt.graph.ir import AddRows, FirstToken, Graph, Input, MeanPool, Node, Parameter, ParameterKind
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.scheduler.ledger import Ledger, OpCost
 from tests.protocols.common import preset
-from tests.scheduler.conftest import TinyRun
+from tests.scheduler.conftest import TINY, VOCABULARY, TinyRun
 from tests.support import provision, run_model
 
 
@@ -59,6 +63,19 @@ def test_every_hidden_state_is_that_of_plaintext(tiny: TinyRun) -> None:
 def test_fraction_bits_of_outputs_are_planned(tiny: TinyRun) -> None:
     (output,) = tiny.lowering.graph.outputs
     assert tiny.outcome.plan.output_fracs == {output: tiny.outcome.results[0][output].frac}
+
+
+def test_narrow_products_of_odd_sizes() -> None:
+    arch = TINY.model_copy(update={"intermediate": 37})
+    parameters, chosen = synthetic_parameters(arch), preset("swift")
+    calibration = calibrate(arch, parameters, random_batches(VOCABULARY, tokens=(4, 8)), chosen)
+    lowering = Lowering(build_bert(arch, 1, 5, masked=False, embedding="private"), chosen, calibration)
+    (batch,) = random_batches(VOCABULARY, 1, (5,), 1)
+    inputs = client_inputs(arch, "private", batch.token_ids, batch.type_ids, batch.lengths, False, parameters)
+    oracle = execute(lowering.graph, parameters, inputs, chosen, calibration)
+    outcome = run_model(provision(lowering, parameters), inputs)
+    (output,) = lowering.graph.outputs
+    assert float((outcome.value(lambda wires: wires[output]) - oracle[output]).abs().max()) < 2e-2
 
 
 def test_embedding_in_public_needs_no_table() -> None:
