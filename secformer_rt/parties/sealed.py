@@ -23,7 +23,7 @@ from xxhash import xxh3_128
 
 from secformer_rt.errors import StoreError
 from secformer_rt.parties import durable
-from secformer_rt.ring.buffers import as_bytes
+from secformer_rt.ring.buffers import as_bytes, whole_words
 
 Shape = tuple[int, ...]
 Layout = Sequence[tuple[str, Shape]]
@@ -50,7 +50,7 @@ def _size(entry: tuple[str, Shape]) -> int:
 def body_size(layout: Layout) -> int:
     """Bytes of the tensors and of what is between them."""
     sizes = [_size(entry) for entry in layout]
-    return sum(-(-size // 8) * 8 for size in sizes[:-1]) + sum(sizes[-1:])
+    return sum(map(whole_words, sizes[:-1])) + sum(sizes[-1:])
 
 
 class Writer:
@@ -169,7 +169,7 @@ class Reader:
         for name, shape in self._layout:
             size = _size((name, shape))
             found.append(data[offset : offset + size].view(_DTYPES[name]).reshape(shape))
-            offset += -(-size // 8) * 8
+            offset += whole_words(size)
         return found
 
     def close(self) -> None:

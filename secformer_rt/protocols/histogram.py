@@ -86,11 +86,11 @@ def highest_bucket(
     sums = [tails(public[:, g], raised, low, tables[:, g]) for g in groups]
     if len(sums) == 1:
         empty = yield from count_bits(x.server, (yield from _empty(x.server, sums[0], comparison)), ring)
-        return empty.local(-empty.share.reshape(*shape[:-1], 1)).plus_public(count - 1)
-    forms = yield from parallel(*(_empty_form(x.server, each, ring, comparison) for each in sums))
-    above = yield from product(*forms)
-    found = above.local(-above.share.sum(-1).reshape(*shape[:-1], 1))
-    return found.plus_public(count - 1)
+    else:
+        forms = yield from parallel(*(_empty_form(x.server, each, ring, comparison) for each in sums))
+        above = yield from product(*forms)
+        empty = above.local(above.share.sum(-1))
+    return empty.local(-empty.share.reshape(*shape[:-1], 1)).plus_public(count - 1)
 
 
 def _empty(server: int, sums: Tensor, comparison: Comparison) -> Protocol[Bits]:

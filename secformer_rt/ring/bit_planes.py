@@ -95,8 +95,8 @@ def chunk_lookup(
         given = (as_array(tables.contiguous()), as_flat(words), np.array(less, np.int64))
         fused_bits.chunk_lookup(*given, low, bits, first, lt.numpy(), eq.numpy())
         return lt, eq
-    words = words - torch.tensor(less, dtype=torch.int64)[:, None]
-    index = torch.stack([(words >> (low + 4 * c)) & ((1 << min(4, bits - 4 * c)) - 1) for c in range(chunks)])
+    rows = _differences(words, less)
+    index = torch.stack([(rows >> (low + 4 * c)) & ((1 << min(4, bits - 4 * c)) - 1) for c in range(chunks)])
     # With the constant put below bit 0, the two bits lie at index and index + 1.
     entries = (tables.to(torch.int64)[:, None, :] & 0xFFFF) << 1 | first
     pair = (entries >> index).reshape(chunks, count)
@@ -105,6 +105,11 @@ def chunk_lookup(
         torch.from_numpy(np.packbits(lt_bits, axis=1)),
         torch.from_numpy(np.packbits(lt_bits ^ below, axis=1)),
     )
+
+
+def _differences(words: Tensor, less: tuple[int, ...]) -> Tensor:
+    """(M, N): all words less each of the numbers."""
+    return words.reshape(-1) - torch.tensor(less, dtype=torch.int64, device=words.device)[:, None]
 
 
 def bit_plane(words: Tensor, bit: int, less: tuple[int, ...] = (0,)) -> Tensor:
@@ -124,8 +129,7 @@ def bit_plane(words: Tensor, bit: int, less: tuple[int, ...] = (0,)) -> Tensor:
     if words.dtype != torch.int64:
         raise TypeError(f"expected torch.int64, not {words.dtype}")
     if any_meta(words) or not compiled():
-        differences = words.reshape(-1) - torch.tensor(less, dtype=torch.int64, device=words.device)[:, None]
-        return pack_bits(((differences >> bit) & 1).to(torch.uint8))
+        return pack_bits(((_differences(words, less) >> bit) & 1).to(torch.uint8))
     from secformer_rt.ring import fused_bits
 
     out = empty(((len(less) * words.numel() + 7) // 8,), torch.uint8)

@@ -25,6 +25,11 @@ def as_tensor(data: memoryview) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, dtype=np.uint8))
 
 
+def whole_words(nbytes: int) -> int:
+    """So many bytes, filled up to words of eight."""
+    return (nbytes + 7) // 8 * 8
+
+
 def check_bytes(x: Tensor, name: str) -> None:
     """Refuse a tensor of another type than uint8, in the name of a function."""
     if x.dtype != torch.uint8:

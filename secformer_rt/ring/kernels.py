@@ -87,8 +87,7 @@ def matmul(a: Tensor, b: Tensor, bits: int = WORD_BITS, onto: Tensor | None = No
         return torch.empty(shape, dtype=b.dtype, device="meta")
     _check_sum(onto, shape, b.dtype)
     if not compiled():
-        found = torch.matmul(a.to(b.dtype), b)
-        return found if onto is None else onto.add_(found)
+        return _plain(a, b, onto)
     if b.ndim == 2:
         # One B for the whole batch: its rows may as well be rows of one tall A.
         rows = a.reshape(1, math.prod(a.shape[:-1]), a.shape[-1])
@@ -140,8 +139,7 @@ def matmul_packed(
         return torch.empty(shape, dtype=packed.data.dtype, device="meta")
     _check_sum(onto, shape, packed.data.dtype)
     if packed.layout is Backend.PLAIN:
-        found = torch.matmul(a.to(packed.data.dtype), packed.data)
-        return found if onto is None else onto.add_(found)
+        return _plain(a, packed.data, onto)
     left = a.reshape(1, math.prod(a.shape[:-1]), packed.rows)
     nothing = torch.empty((1, 0, 0), dtype=packed.data.dtype)
     return _multiply(left, nothing, packed, packed.layout, bits, onto).view(shape)
@@ -235,6 +233,12 @@ def _multiply(
     panels = packed.data if packed else torch.empty(0, dtype=b.dtype)
     _products(layout).multiply(a, b, panels, out, layout, bits)
     return out
+
+
+def _plain(a: Tensor, b: Tensor, onto: Tensor | None) -> Tensor:
+    """The product by torch, which is slow and needs nothing compiled."""
+    found = torch.matmul(a.to(b.dtype), b)
+    return found if onto is None else onto.add_(found)
 
 
 def _check_sum(onto: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:

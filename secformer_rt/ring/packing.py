@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secformer_rt.ring.buffers import check_bytes
+from secformer_rt.ring.buffers import check_bytes, whole_words
 from secformer_rt.ring.jit import any_meta, as_flat, compiled, empty
 from secformer_rt.ring.words import WORD_BITS, add, add_chosen, add_raised, check_shapes
 
@@ -219,7 +219,7 @@ def _streams(first: Tensor, second: Tensor, count: int, bits: int) -> tuple[NDAr
 
 def _padded(size: int) -> int:
     """A size that is whole words, with three to spare."""
-    return (size + 7) // 8 * 8 + 24
+    return whole_words(size) + 24
 
 
 @functools.cache

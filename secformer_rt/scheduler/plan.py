@@ -18,6 +18,7 @@ from secformer_rt.protocols.linear import HALF, Weight, WeightProduct
 from secformer_rt.protocols.lowering import Lowering, parameter_frac
 from secformer_rt.protocols.masking import Mask
 from secformer_rt.protocols.model import Model
+from secformer_rt.ring.buffers import whole_words
 from secformer_rt.ring.kernels import pack
 from secformer_rt.scheduler.engine import Engine, Label
 from secformer_rt.scheduler.ledger import Ledger
@@ -225,11 +226,6 @@ def plan_graph(lowering: Lowering) -> Plan:
     calibration = lowering.calibration.model_dump_json() if lowering.calibration else ""
     planner.plan.description = f"{graph!r}\n{lowering.preset.model_dump_json()}\n{calibration}"
     return planner.plan
-
-
-def whole_words(nbytes: int) -> int:
-    """Bytes, up to a multiple of 8: what is kept begins at one."""
-    return (nbytes + 7) // 8 * 8
 
 
 def _parameter_bytes(parameter: Parameter, ring: int) -> int:

@@ -11,11 +11,12 @@ from torch import Tensor
 from secformer_rt.protocols.correlations import Field, Ref, Sharing, Source
 from secformer_rt.protocols.linear import WeightProduct
 from secformer_rt.protocols.model import Model
+from secformer_rt.ring.buffers import whole_words
 from secformer_rt.ring.jit import empty
 from secformer_rt.ring.packing import unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.slab import Slab
-from secformer_rt.scheduler.plan import Plan, whole_words
+from secformer_rt.scheduler.plan import Plan
 
 Place = Callable[[tuple[int, ...], torch.dtype], Tensor]  # gives memory to write to
 
