@@ -22,6 +22,7 @@ BLOCK_DEPTH = 256
 ROWS = 16
 DEPTH = 64
 UNIT = ROWS * DEPTH
+AHEAD = BLOCK_ROWS // ROWS  # calls for a panel, of which each has so much of the next one fetched
 
 # Where in the array of addresses each function's is.
 SPLIT, SPLIT_WORDS, INTERLEAVE, CONFIGURE, RELEASE, MULTIPLY, PALETTE = range(7)
@@ -68,16 +69,20 @@ def _panel(
 @inlined
 def _multiply_unit(
     functions: Words, a_at: int, b: Words, b_at: int, depth: int, c: Words, row: int, column: int,
-    room: Words,
+    room: Words, ahead: int,
 ) -> None:  # fmt: skip
-    """Add a row of units of A, which is in the room, times a panel of B to 16 x 16 words of C."""
+    """Add a row of units of A, which is in the room, times a panel of B to 16 x 16 words of C.
+
+    ``ahead`` is where in B that begins which the cache shall take in meanwhile.
+    """
     units, product = depth // DEPTH, functions[MULTIPLY]
     height, width = c.shape[0] - row, c.shape[1] - column
     if height >= ROWS and width >= ROWS:
-        call(product, (room, a_at, b, b_at, c, row * c.shape[1] + column, c.strides[0], units, room, SUMS_AT))
+        c_at = row * c.shape[1] + column
+        call(product, (room, a_at, b, b_at, c, c_at, c.strides[0], units, room, SUMS_AT, b, ahead))
         return
     room[SPARE_AT : SPARE_AT + ROWS * ROWS] = 0
-    call(product, (room, a_at, b, b_at, room, SPARE_AT, ROWS * c.itemsize, units, room, SUMS_AT))
+    call(product, (room, a_at, b, b_at, room, SPARE_AT, ROWS * c.itemsize, units, room, SUMS_AT, b, ahead))
     for i in range(min(ROWS, height)):
         for j in range(min(ROWS, width)):
             c[row + i, column + j] += room[SPARE_AT + i * ROWS + j]
@@ -140,7 +145,11 @@ def multiply(functions: Words, a: Words, b: Words, panels: Words, c: Words, room
                     for row in range(top, bottom, ROWS):
                         a_at = (row - top) * part
                         if panels.size:
-                            _multiply_unit(functions, a_at, panels, at, part, c[g], row, column, room)
+                            next_at = at + ROWS * part + a_at // AHEAD
+                            _multiply_unit(
+                                functions, a_at, panels, at, part, c[g], row, column, room, next_at
+                            )
                         else:
-                            _multiply_unit(functions, a_at, room, PANEL_AT, part, c[g], row, column, room)
+                            at = PANEL_AT
+                            _multiply_unit(functions, a_at, room, at, part, c[g], row, column, room, at)
     call(functions[RELEASE], ())

@@ -31,7 +31,7 @@ def _functions(size: int, count: int) -> NDArray[np.int64]:
 
 @functools.cache
 def _multiplier(size: int, count: int) -> Compiled:
-    return compile_functions((lambda builder, *x: limbs.multiply(Code(builder), size, count, *x), 6))
+    return compile_functions((lambda builder, *x: limbs.multiply(Code(builder), size, count, *x), 7))
 
 
 @functools.cache

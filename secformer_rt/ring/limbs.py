@@ -25,7 +25,13 @@ from secformer_rt.ring.emitter import HALF, WORD, Code
 ROWS = 16  # of A in a unit, and columns of B
 DEPTH = 64  # columns of A in a unit, and rows of B
 MATRIX = 1024  # bytes of a limb's matrix
-SUMS = 4  # matrices of sums made at once; the other four registers hold limbs
+
+# Two sums are made at once, in registers 0 and 1. The processor keeps more registers than it names, shared by
+# both threads of a core; where those run short, instructions wait, so four of the eight stay clear.
+SUMS = 2
+OF_A, OF_B = 2, 3  # the registers of limbs
+
+AHEAD = 8  # calls that together fetch as much of B as each multiplies
 
 # What tells the processor about its registers: the format, then 64 bytes a row and 16 rows in each of eight.
 PALETTE = bytes([1, *[0] * 15, *[DEPTH, 0] * 8, *[0] * 16, *[ROWS] * 8, *[0] * 8])
@@ -82,43 +88,72 @@ def interleave(code: Code, size: int, source: Any, stride: Any, out: Any) -> Non
 
 
 def multiply(
-    code: Code, size: int, count: int, a: Any, b: Any, c: Any, stride: Any, units: Any, sums: Any
+    code: Code, size: int, count: int, a: Any, b: Any, c: Any, stride: Any, units: Any, sums: Any, ahead: Any
 ) -> None:
     """Add the product of ``units`` units of A and of B to 16 rows of 16 words of C, ``stride`` bytes apart.
 
-    It holds modulo ``2^(8 count)``. ``sums`` is the address of room for ``SUMS`` matrices.
+    It holds modulo ``2^(8 count)``. ``sums`` is the address of room for ``count`` matrices. Meanwhile
+    the cache takes in an ``AHEAD``-th as much as there is of B, from the address ``ahead`` on.
     """
     builder = code.builder
     words = ir.VectorType(ir.IntType(8 * size), ROWS)
-    for first in range(0, count, SUMS):
-        end = min(count, first + SUMS)
-        orders = _orders(first, end)
+    _fetch(code, ahead, MATRIX * size // AHEAD, units)
+    for end in range(count, 0, -SUMS):
+        first = max(0, end - SUMS)
+        _add_up(code, size, first, end, a, b, units)
+        for s in range(first, end):
+            place = code.at(sums, MATRIX * s, _BYTE)
+            _instruct(code, "tilestored64", _BYTE(s - first), place, WORD(DEPTH))
+    for r in range(ROWS):
+        place = code.at(builder.add(c, builder.mul(WORD(r), stride)), 0, words)
+        total = builder.load(place, align=size)
+        for s in range(count):
+            part = builder.load(code.at(sums, MATRIX * s + DEPTH * r, _ROW), align=DEPTH)
+            wide = builder.zext(part, words) if size > 4 else part
+            total = builder.add(total, builder.shl(wide, ir.Constant(words, [8 * s] * ROWS)))
+        builder.store(total, place, align=size)
 
-        def step(carried: list[Any], orders: list[tuple[Any, ...]] = orders) -> list[Any]:
-            a_at, b_at = carried
-            for name, register, *rest in orders:
-                if name == "tdpbuud":
-                    _instruct(code, name, *map(_BYTE, (register, *rest)))
-                else:
-                    of_b, limb = rest
-                    place = code.at(b_at if of_b else a_at, MATRIX * limb, _BYTE)
-                    _instruct(code, name, _BYTE(register), place, WORD(DEPTH))
-            return [builder.add(x, WORD(MATRIX * size)) for x in carried]
 
-        for register in range(end - first):
-            _instruct(code, "tilezero", _BYTE(register))
-        code.loop(f"sums{first}", units, [a, b], step)
-        for register in range(end - first):
-            place = code.at(sums, MATRIX * register, _BYTE)
-            _instruct(code, "tilestored64", _BYTE(register), place, WORD(DEPTH))
-        for r in range(ROWS):
-            place = code.at(builder.add(c, builder.mul(WORD(r), stride)), 0, words)
-            total = builder.load(place, align=size)
-            for s in range(end - first):
-                part = builder.load(code.at(sums, MATRIX * s + DEPTH * r, _ROW), align=DEPTH)
-                wide = builder.zext(part, words) if size > 4 else part
-                total = builder.add(total, builder.shl(wide, ir.Constant(words, [8 * (first + s)] * ROWS)))
-            builder.store(total, place, align=size)
+def _add_up(code: Code, size: int, first: int, end: int, a: Any, b: Any, units: Any) -> None:
+    """Leave the sums from ``first`` up to ``end``, over all units, in the registers from 0."""
+    builder = code.builder
+
+    def step(carried: list[Any]) -> list[Any]:
+        a_at, b_at = carried
+        held: dict[int, int] = {}
+        for i, j in _pairs(first, end):
+            for register, start, limb in ((OF_A, a_at, i), (OF_B, b_at, j)):
+                if held.get(register) != limb:
+                    place = code.at(start, MATRIX * limb, _BYTE)
+                    _instruct(code, "tileloadd64", _BYTE(register), place, WORD(DEPTH))
+                    held[register] = limb
+            _instruct(code, "tdpbuud", *map(_BYTE, (i + j - first, OF_A, OF_B)))
+        return [builder.add(x, WORD(MATRIX * size)) for x in carried]
+
+    for register in range(end - first):
+        _instruct(code, "tilezero", _BYTE(register))
+    code.loop(f"sums{first}", units, [a, b], step)
+
+
+def _fetch(code: Code, address: Any, size: int, units: Any) -> None:
+    """Have the second cache take in what begins there; where there is no memory nothing happens."""
+    reads, second, data = HALF(0), HALF(2), HALF(1)
+
+    def step(carried: list[Any]) -> list[Any]:
+        for line in range(0, size, DEPTH):
+            place = code.at(carried[0], line, _BYTE)
+            code.intrinsic("llvm.prefetch", ir.VoidType(), place, reads, second, data)
+        return [code.builder.add(carried[0], WORD(size))]
+
+    code.loop("fetch", units, [address], step)
+
+
+def _pairs(first: int, end: int) -> list[tuple[int, int]]:
+    """The limbs to multiply for the sums from ``first`` up to ``end``, two sums or one.
+
+    Of two sums, neighbours in the list share a limb, so that each takes one load.
+    """
+    return [(i, j) for i in range(end) for j in reversed(range(end)) if first <= i + j < end]
 
 
 def _transposed(code: Code, rows: list[Any]) -> list[Any]:
@@ -133,39 +168,6 @@ def _transposed(code: Code, rows: list[Any]) -> list[Any]:
     lows = [b.or_(b.and_(x, low), b.shl(y, shift16)) for x, y in (evens, odds)]
     highs = [b.or_(b.lshr(x, shift16), b.and_(y, high)) for x, y in (evens, odds)]
     return [lows[0], lows[1], highs[0], highs[1]]
-
-
-def _orders(first: int, end: int) -> list[tuple[Any, ...]]:
-    """What to load and to multiply for the sums from ``first`` up to ``end``, with few loads.
-
-    Returns:
-        ("tileloadd64", register, whether of B, limb) and ("tdpbuud", sum, register, register).
-    """
-    pairs = []
-    for i in range(end):
-        row = [j for j in range(end) if first <= i + j < end]
-        # Back and forth, so that a row begins with what the last one ended with.
-        pairs += [(i, j) for j in (row if i % 2 else reversed(row))]
-    held: dict[tuple[bool, int], int] = {}
-    free = list(range(SUMS, 2 * SUMS))
-    orders: list[tuple[Any, ...]] = []
-    for n, (i, j) in enumerate(pairs):
-        both = (False, i), (True, j)
-        for limb in both:
-            if limb in held:
-                continue
-            if not free:
-                ahead = [{(False, x), (True, y)} for x, y in pairs[n:]]
-                uses = {
-                    old: next((at for at, needed in enumerate(ahead) if old in needed), len(pairs))
-                    for old in held
-                    if old not in both
-                }
-                free.append(held.pop(max(uses, key=lambda old: uses[old])))
-            held[limb] = free.pop()
-            orders.append(("tileloadd64", held[limb], *limb))
-        orders.append(("tdpbuud", i + j - first, *(held[limb] for limb in both)))
-    return orders
 
 
 def _instruct(code: Code, name: str, *operands: Any) -> None:

@@ -65,6 +65,7 @@ def compiled_function(emit: Callable[..., None], count: int) -> Any:
         4: lambda a, b, c, d: emitted((a, b, c, d)),
         5: lambda a, b, c, d, e: emitted((a, b, c, d, e)),
         6: lambda a, b, c, d, e, f: emitted((a, b, c, d, e, f)),
+        7: lambda a, b, c, d, e, f, g: emitted((a, b, c, d, e, f, g)),
         8: lambda a, b, c, d, e, f, g, h: emitted((a, b, c, d, e, f, g, h)),
         11: lambda a, b, c, d, e, f, g, h, i, j, k: emitted((a, b, c, d, e, f, g, h, i, j, k)),
     }
