@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from secformer_rt.errors import StoreError
 from secformer_rt.parties.logs import RUN_DIGITS, say
+from secformer_rt.parties.sealed import Reader
 from secformer_rt.parties.stock import Stock
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
@@ -43,33 +45,34 @@ class Ahead:
         return [bytes.fromhex(run_id) for run_id in self.stock.held(self.key)[:LISTED]]
 
     def choose(self, listed: Sequence[bytes], link: Link, hello: wire_pb2.Hello) -> Taken | None:
-        """Server 0: take the oldest that both have, name it in this hello, and hear whether server 1 has it.
+        """Server 0: take the oldest that both have, name it in this hello, and read it while server 1 does.
 
         Whatever server 1 lacks is thrown away here, and whatever is lacking here is named as such.
         """
         theirs = [run_id.hex() for run_id in listed]
         hello.lacking.extend(bytes.fromhex(run_id) for run_id in theirs if not self.stock.knows(run_id))
-        taken = self._oldest(theirs)
-        if taken is None:
+        found = self._oldest(theirs)
+        if found is None:
             link.send_hello(hello)
             return None
+        run_id, reader = found
         try:
-            hello.prepared.append(bytes.fromhex(taken.run_id))
-            link.send_hello(hello)
-            answer = link.receive_control(wire_pb2.Prepared).run_id.hex()
+            with closing(reader):
+                hello.prepared.append(bytes.fromhex(run_id))
+                link.send_hello(hello)
+                return _read(run_id, reader, link)
         finally:
-            self.stock.release(taken.run_id)
-        return taken if answer == taken.run_id else None
+            self.stock.release(run_id)
 
-    def _oldest(self, theirs: Sequence[str]) -> Taken | None:
+    def _oldest(self, theirs: Sequence[str]) -> tuple[str, Reader] | None:
         mine = self.stock.held(self.key)
         common = [number for number, run_id in enumerate(mine) if run_id in set(theirs)]
         for number in common:
             # Later ones may be of a run that server 1 had not ended when it wrote its list.
             if len(theirs) < LISTED:
                 self._drop(mine[:number], theirs)
-            if (taken := self._take(mine[number])) is not None:
-                return taken
+            if (reader := self._take(mine[number])) is not None:
+                return mine[number], reader
         return None
 
     def _drop(self, run_ids: Sequence[str], theirs: Sequence[str]) -> None:
@@ -79,7 +82,7 @@ class Ahead:
                 self.stock.drop(run_id)
 
     def accept(self, link: Link, hello: wire_pb2.Hello) -> Taken | None:
-        """Server 1: take what server 0's hello names, say so, and throw away what server 0 lacks.
+        """Server 1: take what server 0's hello names, read it, and throw away what server 0 lacks.
 
         Raises:
             StoreError: server 0 names one that is not held here, or has been used.
@@ -94,16 +97,32 @@ class Ahead:
             raise StoreError(
                 "A prepared inference is not held here, or has been used: no randomness is used twice."
             )
-        taken = self._take(run_id)
+        reader = self._take(run_id)
         self.stock.release(run_id)
-        link.send_control(wire_pb2.Prepared(run_id=bytes.fromhex(run_id) if taken else b""))
-        return taken
+        return _read(run_id, reader, link)
 
-    def _take(self, run_id: str) -> Taken | None:
+    def _take(self, run_id: str) -> Reader | None:
         """None if it turns out to be of no use."""
         try:
-            return Taken(run_id, self.stock.take(run_id, self.key))
+            return self.stock.take(run_id, self.key)
         except StoreError as error:
             self.stock.release(run_id)
-            say(logger, "prepared inference dropped", logging.WARNING, reason=str(error))
+            _regret(error)
             return None
+
+
+def _read(run_id: str, reader: Reader | None, link: Link) -> Taken | None:
+    """What one has taken, unless either server cannot read its own: then neither uses it."""
+    tensors = None
+    if reader is not None:
+        try:
+            tensors = reader.tensors(mapped=True)
+        except StoreError as error:
+            _regret(error)
+    link.send_control(wire_pb2.Prepared(run_id=b"" if tensors is None else bytes.fromhex(run_id)))
+    theirs = link.receive_control(wire_pb2.Prepared).run_id.hex()
+    return Taken(run_id, tensors) if tensors is not None and theirs == run_id else None
+
+
+def _regret(error: StoreError) -> None:
+    say(logger, "prepared inference dropped", logging.WARNING, reason=str(error))

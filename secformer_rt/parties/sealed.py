@@ -11,12 +11,14 @@ The checksum notices faults of a disk. Whoever can write to the directory holds 
 from __future__ import annotations
 
 import json
+import mmap
 import struct
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from xxhash import xxh3_128
@@ -150,27 +152,39 @@ class Reader:
             self._file.close()
             raise damaged(path) from error
 
-    def tensors(self) -> list[Tensor]:
-        """All tensors, as views of one buffer that the file is read into; the file is closed.
+    def tensors(self, *, mapped: bool = False) -> list[Tensor]:
+        """All tensors, as views of one piece of memory with the file's bytes; the file is closed.
+
+        Args:
+            mapped: take the system's own copy, of which what is written to becomes this process's: for a
+                file that nobody else can reach any more, and soon.
 
         Raises:
             StoreError: a byte of the file has changed since it was written.
         """
         with self._file:
-            data = torch.empty(self.size, dtype=torch.uint8)
-            target, position = as_bytes(data), 0
-            self._file.seek(0)
-            while position < self.size and (count := self._file.readinto(target[position:])):
-                position += count
-        body = target[:-CHECKSUM_BYTES]
-        if position != self.size or xxh3_128(body).digest() != bytes(target[-CHECKSUM_BYTES:]):
+            data = (self._mapped() if mapped else None) or self._copied()
+        if len(data) != self.size or xxh3_128(data[:-CHECKSUM_BYTES]).digest() != data[-CHECKSUM_BYTES:]:
             raise damaged(self.path)
-        found, offset = [], self._header
+        found, offset, whole = [], self._header, torch.from_numpy(np.frombuffer(data, np.uint8))
         for name, shape in self._layout:
             size = _size((name, shape))
-            found.append(data[offset : offset + size].view(_DTYPES[name]).reshape(shape))
+            found.append(whole[offset : offset + size].view(_DTYPES[name]).reshape(shape))
             offset += whole_words(size)
         return found
+
+    def _mapped(self) -> memoryview | None:
+        try:
+            return memoryview(mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_COPY))
+        except (OSError, ValueError):  # a system that cannot, or a file that is shorter by now
+            return None
+
+    def _copied(self) -> memoryview:
+        data, position = as_bytes(torch.empty(self.size, dtype=torch.uint8)), 0
+        self._file.seek(0)
+        while position < self.size and (count := self._file.readinto(data[position:])):
+            position += count
+        return data[:position]
 
     def close(self) -> None:
         """Let go of the file."""

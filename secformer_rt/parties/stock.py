@@ -156,13 +156,13 @@ class Stock:
         with self._lock:
             self._items[run_id].settled = True
 
-    def take(self, run_id: str, key: tuple[str, str]) -> list[Tensor]:
-        """Use one: it is gone from the disk, for good, before its first byte is read.
+    def take(self, run_id: str, key: tuple[str, str]) -> Reader:
+        """Use one: it is gone from the disk, for good, before its first tensor is read from what is returned.
 
         Until :meth:`release` it is known to be on its way.
 
         Raises:
-            StoreError: it has been used, belongs to another model or plan, or is damaged.
+            StoreError: it has been used, belongs to another model or plan, or its description is damaged.
         """
         with self._lock:
             item = self._items.get(run_id)
@@ -187,7 +187,8 @@ class Stock:
             durable.sync_directory(self.directory)
             if _parsed(reader) != item.about:
                 raise damaged(item.path)
-            return reader.tensors()
+            stack.pop_all()
+        return reader
 
     def release(self, run_id: str) -> None:
         """The peer knows by now whether this one is held."""

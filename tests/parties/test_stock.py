@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import shutil
 import stat
 from collections.abc import Callable
@@ -17,11 +19,22 @@ from secformer_rt.parties.stock import Stock, read_about
 from tests.parties.stocks import KEY, RUN, TENSORS, about, kept
 
 
-def test_what_is_kept_is_what_is_taken_and_once(opened: Callable[[], Stock]) -> None:
+@pytest.mark.parametrize("mapped", [False, True, None])
+def test_what_is_kept_is_what_is_taken_and_once(
+    opened: Callable[[], Stock], mapped: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = kept(opened())
     again = opened()
     assert again.held(KEY) == [RUN]
-    found = again.take(RUN, KEY)
+    reader = again.take(RUN, KEY)
+    if mapped is None:  # on a file system that cannot
+
+        def refuses(*_: object, **__: object) -> None:
+            raise OSError(errno.ENODEV, "No such device")
+
+        monkeypatch.setattr(mmap, "mmap", refuses)
+    found = reader.tensors(mapped=mapped is not False)
+    found[-1].view(-1)[:1] += 0  # can be written to
     assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in TENSORS]
     assert all(torch.equal(a, b) for a, b in zip(found, TENSORS, strict=True))
     assert not path.exists()
@@ -51,7 +64,7 @@ def test_a_file_that_is_copied_back_is_refused(opened: Callable[[], Stock], tmp_
     path = kept(stock)
     copy = tmp_path / "copy"
     shutil.copy(path, copy)
-    stock.take(RUN, KEY)
+    stock.take(RUN, KEY).close()
     shutil.copy(copy, path)
     with pytest.raises(StoreError, match="has been used"):
         stock.take(RUN, KEY)
@@ -71,15 +84,16 @@ def test_a_lost_or_damaged_journal_makes_nothing_usable(opened: Callable[[], Sto
         assert opened().held(KEY) == []
 
 
+@pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("position", [0, 9, 40, -1, -20])
-def test_a_changed_byte_is_noticed(opened: Callable[[], Stock], position: int) -> None:
+def test_a_changed_byte_is_noticed(opened: Callable[[], Stock], position: int, mapped: bool) -> None:
     stock = opened()
     path = kept(stock)
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
     with pytest.raises(StoreError, match="is damaged"):
-        stock.take(RUN, KEY)
+        stock.take(RUN, KEY).tensors(mapped=mapped)
     assert not path.exists()
 
 
@@ -110,7 +124,7 @@ def test_the_journal_does_not_grow_without_end(opened: Callable[[], Stock]) -> N
     stock._issued._log.rewrite([f"{sign}{'00' * 16}" for sign in "+-"] * 2000)
     kept(stock)
     assert (stock.directory / "issued").read_text() == f"+{RUN}\n"
-    stock.take(RUN, KEY)
+    stock.take(RUN, KEY).close()
     assert opened().held(KEY) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from secformer_rt.errors import StoreError
-from secformer_rt.parties import durable
+from secformer_rt.parties import durable, sealed
 from secformer_rt.parties.stock import Stock
 from tests.parties.stocks import KEY, RUN, TENSORS, kept
 
@@ -88,7 +88,7 @@ def test_a_crash_while_it_is_written_leaves_it_whole_or_gone(
         assert not list(stock.directory.glob("*.partial"))
         if stock.held(KEY):
             usable += 1
-            assert all(map(torch.equal, stock.take(RUN, KEY), TENSORS))
+            assert all(map(torch.equal, stock.take(RUN, KEY).tensors(), TENSORS))
         assert not list(stock.directory.glob("*.prepared"))
     assert points > 8
     assert 0 < usable < points  # the last step alone makes it count
@@ -104,7 +104,7 @@ def test_a_crash_while_it_is_taken_never_gives_it_back(
         return stock
 
     points = 0
-    for _ in crashes(monkeypatch, begin, lambda stock: stock.take(RUN, KEY)):
+    for _ in crashes(monkeypatch, begin, lambda stock: stock.take(RUN, KEY).tensors()):
         points += 1
         assert opened().held(KEY) == []
         assert not list(opened().directory.glob("*.prepared"))
@@ -124,15 +124,15 @@ def test_nothing_is_read_before_the_journal_and_the_name_say_that_it_is_used(
             seen.append(name)
 
         monkeypatch.setattr(durable, name, noted)
-    real_empty = torch.empty
+    real_tensors = sealed.Reader.tensors
 
-    def read(*arguments: Any, **options: Any) -> torch.Tensor:  # what the file is read into
+    def read(reader: sealed.Reader, **options: Any) -> list[torch.Tensor]:
         seen.append("read")
         assert not path.exists()
-        return real_empty(*arguments, **options)
+        return real_tensors(reader, **options)
 
-    monkeypatch.setattr(torch, "empty", read)
-    stock.take(RUN, KEY)
+    monkeypatch.setattr(sealed.Reader, "tensors", read)
+    stock.take(RUN, KEY).tensors()
     assert seen == ["sync", "unlink", "sync_directory", "read"]
 
 
