@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from secformer_rt.ring.buffers import as_bytes
+from secformer_rt.ring.jit import Place, empty
 from secformer_rt.ring.packing import packed_size
 
 Shape = tuple[int, ...]
@@ -107,12 +108,13 @@ class Correlation:
         """
         return []
 
-    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    def combine(self, others: list[Tensor], inputs: list[Tensor], place: Place = empty) -> list[Tensor]:
         """The local fields: by a server of its shares, by the dealer of what it knows in the clear.
 
         Args:
             others: this correlation's random and derived fields.
             inputs: the tensors that ``refs`` name.
+            place: gives memory for the fields.
         """
         return []
 

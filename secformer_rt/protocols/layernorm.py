@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log2
 
+import torch
 from torch import Tensor
 
 from secformer_rt.graph.preset import Comparison, FixedPointBits, LayerNormChoice
@@ -15,6 +16,7 @@ from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.masking import open_masked
 from secformer_rt.protocols.product import product
 from secformer_rt.protocols.truncation import truncate
+from secformer_rt.ring.jit import Place, empty
 
 OUTPUT_INT = 7  # normalised values times gain are below 2^7
 
@@ -53,9 +55,9 @@ class Centred(Correlation):
         """The mask."""
         return (self.mask,)
 
-    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    def combine(self, others: list[Tensor], inputs: list[Tensor], place: Place = empty) -> list[Tensor]:
         """The centred mask."""
-        return [centre(inputs[0])]
+        return [centre(inputs[0], place)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,12 @@ class SpreadOfMask(Correlation):
         return [_spread(inputs[0], inputs[0])]
 
 
-def centre(x: Tensor) -> Tensor:
+def centre(x: Tensor, place: Place = empty) -> Tensor:
     """H x - sum x along the last axis: H times the deviation from the mean, exactly."""
-    return x * x.shape[-1] - x.sum(-1, keepdim=True)
+    total = x.sum(-1, keepdim=True)
+    if x.is_meta:
+        return x - total
+    return torch.sub(x * x.shape[-1], total, out=place(tuple(x.shape), x.dtype))
 
 
 def _spread(x: Tensor, y: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from secformer_rt.protocols.core import (
     reveal_upper,
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Ref, Shape, Source
+from secformer_rt.ring.jit import Place, empty
 from secformer_rt.ring.words import add_raised
 
 
@@ -71,9 +72,12 @@ class WidenedMask(Correlation):
         """R."""
         return (self.low,)
 
-    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    def combine(self, others: list[Tensor], inputs: list[Tensor], place: Place = empty) -> list[Tensor]:
         """The sum."""
-        return [split_heads(add_raised(inputs[0], others[0], self.left), self.heads)]
+        low, high = inputs[0], others[0]
+        if not self.heads:
+            return [add_raised(low, high, self.left, place)]
+        return [split_heads(add_raised(low, high, self.left), self.heads, place)]
 
 
 def split_shape(shape: Shape, heads: int) -> Shape:
@@ -81,13 +85,15 @@ def split_shape(shape: Shape, heads: int) -> Shape:
     return (shape[0], heads, shape[1], shape[2] // heads) if heads else shape
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, T, heads D) as (B, heads, T, D), contiguous; x itself if ``heads`` is 0."""
+def split_heads(x: Tensor, heads: int, place: Place = empty) -> Tensor:
+    """(B, T, heads D) as (B, heads, T, D), in memory that ``place`` gives; x itself if ``heads`` is 0."""
     if not heads:
         return x
+    shape = split_shape(tuple(x.shape), heads)
     if x.is_meta:
-        return x.new_empty(split_shape(tuple(x.shape), heads))
-    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2).contiguous()
+        return x.new_empty(shape)
+    parts = x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
+    return place(shape, x.dtype).copy_(parts)
 
 
 def reveal_reduced(x: Secret, frac: int, ring: int, mask: Tensor) -> Protocol[Tensor]:

@@ -17,6 +17,7 @@ from secformer_rt.protocols.core import (
 )
 from secformer_rt.protocols.correlations import Correlation, Field, Shape, Source
 from secformer_rt.protocols.masking import open_reduced, reveal_reduced
+from secformer_rt.ring.jit import Place, empty
 from secformer_rt.ring.kernels import absent
 from secformer_rt.ring.words import add_raised, truncated
 
@@ -75,10 +76,10 @@ class TruncationMask(Correlation):
         found = [(r >> shift) + (1 << (room - shift)) for shift in self._places[1:]]
         return [*found, r >> (self.ring - 1), -(rest >> self.ring)]
 
-    def combine(self, others: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    def combine(self, others: list[Tensor], inputs: list[Tensor], place: Place = empty) -> list[Tensor]:
         """The number."""
         whole, high = others[-2:]
-        return [add_raised(whole, high, self.ring)]
+        return [add_raised(whole, high, self.ring, place)]
 
 
 def truncate_many(

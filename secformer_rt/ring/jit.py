@@ -149,6 +149,9 @@ def any_meta(*tensors: Tensor) -> bool:
     return any(x.is_meta for x in tensors)
 
 
+Place = Callable[[tuple[int, ...], torch.dtype], Tensor]  # gives memory to write a tensor to
+
+
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor of a type that the ring uses, on huge pages where the system has them to offer.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secformer_rt.ring.jit import any_meta, as_array, as_flat, compiled, empty
+from secformer_rt.ring.jit import Place, any_meta, as_array, as_flat, compiled, empty
 
 WORD_BITS = 64
 
@@ -21,8 +21,8 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return out
 
 
-def add_raised(x: Tensor, y: Tensor, shift: int) -> Tensor:
-    """``x + 2^shift y`` of int64 tensors of one shape, contiguous.
+def add_raised(x: Tensor, y: Tensor, shift: int, place: Place = empty) -> Tensor:
+    """``x + 2^shift y`` of int64 tensors of one shape, contiguous, in memory that ``place`` gives.
 
     Raises:
         ValueError: they have several shapes.
@@ -30,11 +30,11 @@ def add_raised(x: Tensor, y: Tensor, shift: int) -> Tensor:
     check_shapes(x, y)
     if any_meta(x, y):
         return x
+    out = place(tuple(x.shape), torch.int64)
     if not compiled():
-        return x + (y << shift)
+        return torch.add(x, y << shift, out=out)
     from secformer_rt.ring import fused
 
-    out = empty(tuple(x.shape), torch.int64)
     fused.add_raised(as_flat(x), as_flat(y), shift, as_flat(out))
     return out
 

@@ -12,13 +12,11 @@ from secformer_rt.protocols.correlations import Field, Ref, Sharing, Source
 from secformer_rt.protocols.linear import WeightProduct
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.buffers import whole_words
-from secformer_rt.ring.jit import empty
+from secformer_rt.ring.jit import Place, empty
 from secformer_rt.ring.packing import unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.slab import Slab
 from secformer_rt.scheduler.plan import Plan
-
-Place = Callable[[tuple[int, ...], torch.dtype], Tensor]  # gives memory to write to
 
 
 def stream(seed: SecretSeed, deal: int, position: int) -> Prg:
@@ -145,12 +143,10 @@ class Material:
         }
         if len(shares) < len(fields):
             inputs = [self._share(ref) for ref in correlation.refs]
-            local = iter(correlation.combine(list(shares.values()), inputs))
+            local = iter(correlation.combine(list(shares.values()), inputs, place))
             for position, item in enumerate(fields):
                 if item.source is Source.LOCAL:
-                    share = next(local)
-                    kept = share if place is empty else place(tuple(share.shape), share.dtype).copy_(share)
-                    shares[position] = kept
+                    shares[position] = next(local)
         return [
             shares[position] if item.kept else torch.empty(0, dtype=item.sharing.dtype)
             for position, item in enumerate(fields)
