@@ -20,3 +20,9 @@ def test_the_registers_are_described_whole() -> None:
     assert len(limbs.PALETTE) == 64 and limbs.PALETTE[0] == 1
     widths = [int.from_bytes(limbs.PALETTE[16 + 2 * n :][:2], "little") for n in range(8)]
     assert widths == [limbs.DEPTH] * 8 and list(limbs.PALETTE[48:56]) == [limbs.ROWS] * 8
+
+
+def test_the_loops_around_cut_what_the_unit_multiplies() -> None:
+    from secformer_rt.ring import limb_gemm
+
+    assert (limb_gemm.ROWS, limb_gemm.DEPTH, limb_gemm.AHEAD) == (limbs.ROWS, limbs.DEPTH, limbs.AHEAD)
