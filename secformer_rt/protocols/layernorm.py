@@ -57,7 +57,7 @@ class Centred(Correlation):
 
     def combine(self, others: list[Tensor], inputs: list[Tensor], place: Place = empty) -> list[Tensor]:
         """The centred mask."""
-        return [centre(inputs[0], place)]
+        return [place(self.shape, torch.int64).copy_(centre(inputs[0]))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,9 @@ class SpreadOfMask(Correlation):
         return [_spread(inputs[0], inputs[0])]
 
 
-def centre(x: Tensor, place: Place = empty) -> Tensor:
+def centre(x: Tensor) -> Tensor:
     """H x - sum x along the last axis: H times the deviation from the mean, exactly."""
-    total = x.sum(-1, keepdim=True)
-    if x.is_meta:
-        return x - total
-    return torch.sub(x * x.shape[-1], total, out=place(tuple(x.shape), x.dtype))
+    return x * x.shape[-1] - x.sum(-1, keepdim=True)
 
 
 def _spread(x: Tensor, y: Tensor) -> Tensor:
