@@ -114,7 +114,7 @@ def _deal(plan: Plan, parameter: Callable[[str], Tensor]) -> tuple[list[SecretSe
     seeds = (SecretSeed.fresh(), SecretSeed.fresh())
     streams: list[list[Tensor]] = [[torch.empty(0, dtype=torch.uint8)] for _ in range(2)]
     for server, part in corrections(plan, seeds, parameter):
-        streams[server].append(part)
+        streams[server].append(torch.from_numpy(part))
     dealt = [torch.cat(stream) for stream in streams]
     assert [len(stream) for stream in dealt] == plan.dealer_bytes
     return list(seeds), dealt

@@ -35,6 +35,7 @@ from secformer_rt.parties.settings import Role, Settings
 from secformer_rt.protocols.linear import HALF
 from secformer_rt.protocols.rings import Rings
 from secformer_rt.ring.buffers import as_bytes
+from secformer_rt.ring.packing import Stream
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.scheduler.dealing import corrections
 from secformer_rt.scheduler.randomness import parameter_mask
@@ -166,16 +167,16 @@ class _Blocks:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._parts: list[Tensor] = []
+        self._parts: list[Stream] = []
         self._size = 0
         self._number = 0
 
-    def add(self, part: Tensor) -> None:
-        """Queue bytes (uint8)."""
-        while part.numel():
+    def add(self, part: Stream) -> None:
+        """Queue bytes."""
+        while part.size:
             room = BLOCK - self._size
             self._parts.append(part[:room])
-            self._size += self._parts[-1].numel()
+            self._size += self._parts[-1].size
             part = part[room:]
             if self._size == BLOCK:
                 self.flush()
@@ -183,7 +184,7 @@ class _Blocks:
     def flush(self) -> None:
         """Send what is queued."""
         if self._size:
-            self._link.send(self._number, *(as_bytes(part) for part in self._parts))
+            self._link.send(self._number, *(part.data for part in self._parts))
             self._number += 1
             self._parts, self._size = [], 0
 

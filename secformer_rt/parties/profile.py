@@ -20,6 +20,7 @@ from functools import wraps
 from types import ModuleType
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -161,7 +162,7 @@ class Laps(TorchFunctionMode):
 
 def _shapes(given: Any) -> Hashable:
     """What calls have in common that work on tensors of the same shapes."""
-    if isinstance(given, Tensor):
+    if isinstance(given, Tensor | np.ndarray):
         return tuple(given.shape), given.dtype
     if isinstance(given, Mapping):
         return tuple((key, _shapes(value)) for key, value in given.items())

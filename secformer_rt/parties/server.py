@@ -203,11 +203,13 @@ class ComputeServer:
             keep(share)
             public = None
             if is_masked(parameter):
-                public = masked_share(parameter, share, seed)
+                mine = masked_share(parameter, share, seed)
                 tag = transcript.tag(number)
-                send_words(session.peer, tag, public)
-                public = public + receive_words(session.peer, tag, parameter.shape)
-                transcript.add(public)
+                send_words(session.peer, tag, mine)
+                other = receive_words(session.peer, tag, parameter.shape)
+                for sender, words in ((server, mine), (1 - server, other)):
+                    transcript.add(sender, words.contiguous().numpy())
+                public = mine + other
                 keep(public)
             add_parameter(
                 model, server, graph, parameter, share, public, seed, bits, rings.weight(parameter.name)

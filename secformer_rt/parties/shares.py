@@ -10,7 +10,8 @@ from torch import Tensor
 
 from secformer_rt.graph.ir import Graph, Shape
 from secformer_rt.protocols.masking import Mask
-from secformer_rt.ring.buffers import as_bytes, as_tensor
+from secformer_rt.ring.buffers import as_bytes, as_stream
+from secformer_rt.ring.packing import Stream
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.provisioning import mask_input
@@ -39,9 +40,9 @@ class SharesOut:
     def send_masked(self, number: int, words: Tensor, mask: Mask) -> None:
         """Mask one tensor, and send it to both."""
         keys = [SecretSeed(server.receive_control(wire_pb2.Seed).seed) for server in self._servers]
-        packed = as_bytes(mask_input(words, mask, keys))
+        packed = mask_input(words, mask, keys)
         for server in self._servers:
-            server.send(number, packed)
+            server.send(number, packed.data)
 
 
 class SharesIn:
@@ -59,9 +60,9 @@ class SharesIn:
             return _expanded(self._seed, name, shape)
         return receive_words(self._client, number, shape)
 
-    def receive_masked(self, number: int, mask: Mask) -> Tensor:
-        """The next tensor, masked and packed (uint8)."""
-        return as_tensor(self._client.receive(number, mask.size))
+    def receive_masked(self, number: int, mask: Mask) -> Stream:
+        """The next tensor, masked and packed."""
+        return as_stream(self._client.receive(number, mask.size))
 
 
 def tell_masks(client: Link, graph: Graph, plan: Plan, seed: SecretSeed) -> None:

@@ -1,4 +1,4 @@
-"""Tensors as the bytes that travel."""
+"""Tensors and streams as the bytes that travel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # torch warns, once in a process, that it knows no tensors that are only to be read.
@@ -20,9 +21,12 @@ def as_bytes(x: Tensor) -> memoryview:
     return memoryview(array)
 
 
-def as_tensor(data: memoryview) -> Tensor:
-    """Bytes as a uint8 tensor that shares their memory: to be read only."""
-    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8))
+def as_stream(data: memoryview) -> NDArray[np.uint8]:
+    """Bytes as an array that shares their memory: to be read only.
+
+    It does not say so, for compiled functions take no arrays that do; torch does not pass it on.
+    """
+    return torch.from_numpy(np.frombuffer(data, np.uint8)).numpy()
 
 
 def whole_words(nbytes: int) -> int:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.jit import as_array, compiled, empty
@@ -110,7 +108,7 @@ class _Program:
     def __init__(self, shape: tuple[int, ...], axes: int) -> None:
         self.shape, self._axes = shape, axes
         self.code: list[tuple[int, int, int, int, int]] = []
-        self.operands: dict[int, tuple[NDArray[Any], tuple[int, int, int]]] = {}
+        self.operands: dict[int, tuple[Tensor, tuple[int, int, int]]] = {}
         self._numbers: dict[int, int] = {}
 
     def level(
@@ -153,13 +151,15 @@ class _Program:
             self.operands[id(t)] = self._strided(t)
         return self._numbers[id(t)]
 
-    def _strided(self, t: Tensor) -> tuple[NDArray[Any], tuple[int, int, int]]:
-        """An operand's array, and its address with the words from row to row and from column to column."""
+    def _strided(self, t: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """An operand in memory, and its address with the words from row to row and from column to column."""
         shape = (1,) * (self._axes - t.ndim) + tuple(t.shape)
         last = len(self.shape) - 1
         leading, columns = shape[:last], prod(shape[last:])
         by_row = 0 if prod(leading) == 1 else columns
         if by_row and leading != self.shape[:-1]:
             t = t.expand(*self.shape[:-1], *shape[last:])
-        array = as_array(t.contiguous())
-        return array, (array.ctypes.data, by_row, 0 if columns == 1 else 1)
+        t = t.contiguous()
+        if t.data_ptr() % 8:
+            t = t.clone()
+        return t, (t.data_ptr(), by_row, 0 if columns == 1 else 1)

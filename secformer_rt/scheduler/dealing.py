@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secformer_rt.protocols.correlations import Field, Ref, Sharing, Source
-from secformer_rt.ring.packing import pack_differences
+from secformer_rt.ring.packing import Stream, pack_differences
 from secformer_rt.ring.prg import SecretSeed, summed
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.randomness import expand, stream
@@ -24,7 +25,7 @@ class _Made:
     """One correlation: its fields that others are derived from, and what is sent to one of the servers."""
 
     values: dict[Ref, Tensor]
-    parts: list[tuple[int, Tensor]]
+    parts: list[tuple[int, Stream]]
 
 
 def corrections(
@@ -32,7 +33,7 @@ def corrections(
     seeds: tuple[SecretSeed, SecretSeed],
     parameter: Callable[[str], Tensor],
     threads: int = 1,
-) -> Iterator[tuple[int, Tensor]]:
+) -> Iterator[tuple[int, Stream]]:
     """The dealer's side of a plan: (server, bytes) for every correction, in the order of the plan.
 
     Args:
@@ -117,12 +118,12 @@ def _drawn(seeds: tuple[SecretSeed, SecretSeed], index: int, position: int, item
     return a + b if item.sharing in (Sharing.BYTES, Sharing.HALVES) else a ^ b
 
 
-def _correction(value: Tensor, seed: SecretSeed, index: int, position: int, item: Field) -> Tensor:
-    """What one server is sent (uint8): the value less what the other expands."""
+def _correction(value: Tensor, seed: SecretSeed, index: int, position: int, item: Field) -> Stream:
+    """What one server is sent: the value less what the other expands."""
     value = value.reshape(item.shape)
     if item.sharing is Sharing.ADDITIVE:
         held = stream(seed, index, position).blocks(value.numel(), item.bits)
         return pack_differences(value, held, item.bits)
     share = expand(seed, index, position, item)
     combine = torch.sub if item.sharing in (Sharing.BYTES, Sharing.HALVES) else torch.bitwise_xor
-    return combine(value, share, out=share).reshape(-1).view(torch.uint8)
+    return combine(value, share, out=share).reshape(-1).numpy().view(np.uint8)

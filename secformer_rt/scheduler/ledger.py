@@ -25,6 +25,9 @@ class OpCost:
     seconds: float = 0.0
 
 
+Record = tuple[tuple[Label, int], ...]  # of a round: whose openings, and the bytes of each in each direction
+
+
 def opening_size(opening: Open) -> int:
     """Bytes of one opening in each direction."""
     if opening.xor:
@@ -37,21 +40,24 @@ class Ledger:
     """Costs by label, and the openings of every round."""
 
     costs: dict[Label, OpCost] = field(default_factory=dict)
-    rounds: list[tuple[tuple[Label, int], ...]] = field(default_factory=list)
+    rounds: list[Record] = field(default_factory=list)
 
     def cost(self, label: Label) -> OpCost:
         """The record of one label."""
-        return self.costs.setdefault(label, OpCost())
+        found = self.costs.get(label)
+        if found is None:
+            found = self.costs[label] = OpCost()
+        return found
 
-    def round(self, openings: Sequence[tuple[Label, Open]]) -> int:
-        """Book one round; returns the bytes that each server sends in it."""
+    def round(self, openings: Sequence[tuple[Label, Open]]) -> Record:
+        """Book one round."""
         record = tuple((label, opening_size(opening)) for label, opening in openings)
         self.rounds.append(record)
         for label in dict.fromkeys(label for label, _ in record):
             self.cost(label).rounds += 1
         for label, size in record:
             self.cost(label).bytes += size
-        return sum(size for _, size in record)
+        return record
 
     def summary(self) -> dict[tuple[str, str], OpCost]:
         """Costs by (layer, op). An operation's nodes that share a round count it once."""

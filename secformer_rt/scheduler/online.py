@@ -6,16 +6,27 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol as Interface
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.errors import DesyncError, DivergedError
 from secformer_rt.protocols.core import Dealt, Open
 from secformer_rt.protocols.correlations import Correlation
 from secformer_rt.protocols.masking import Mask
-from secformer_rt.ring.buffers import as_bytes, as_tensor
-from secformer_rt.ring.packing import pack_chosen, pack_words, unpack_onto, unpack_sum, unpack_words
+from secformer_rt.ring.buffers import as_stream
+from secformer_rt.ring.packing import (
+    Stream,
+    pack_chosen,
+    pack_words,
+    room_words,
+    unpack_onto,
+    unpack_sum,
+    unpack_words,
+)
 from secformer_rt.scheduler.engine import Label
-from secformer_rt.scheduler.ledger import Ledger
+from secformer_rt.scheduler.ledger import Ledger, Record
 from secformer_rt.scheduler.plan import Plan
 from secformer_rt.scheduler.randomness import Material
 from secformer_rt.scheduler.transcript import Transcript
@@ -41,10 +52,13 @@ class ServerBackend:
         self._plan, self._material, self._link = plan, material, link
         self._progress = progress
         self._transcript = Transcript()
+        # What a round sends is written here, to memory that is in the caches since the round before.
+        rooms = (sum(room_words(size) for _, size in record) for record in plan.ledger.rounds)
+        self._outgoing = np.empty(max(rooms, default=0), np.uint64)
 
-    def masked_input(self, packed: Tensor, mask: Mask) -> Tensor:
-        """An input that its owner has masked and packed (uint8), as if it had been opened."""
-        self._transcript.add(packed)
+    def masked_input(self, packed: Stream, mask: Mask) -> Tensor:
+        """An input that its owner has masked and packed, as if it had been opened."""
+        self._transcript.add(0, packed)
         return unpack_words(packed, mask.shape, mask.bits)
 
     def deal(self, correlation: Correlation, label: Label) -> Dealt:
@@ -59,20 +73,24 @@ class ServerBackend:
     def exchange(self, openings: Sequence[tuple[Label, Open]]) -> list[Tensor]:
         """Send all openings of a round in one message, and combine them with the peer's."""
         began = time.perf_counter()
-        number = len(self.ledger.rounds)
-        total = self.ledger.round(openings)
-        if number >= self._plan.rounds or self.ledger.rounds[-1] != self._plan.ledger.rounds[number]:
+        number, server = len(self.ledger.rounds), self._material.server
+        record = self.ledger.round(openings)
+        total = sum(size for _, size in record)
+        if number >= self._plan.rounds or record != self._plan.ledger.rounds[number]:
             raise DesyncError(f"Round {number} does not open what the plan says.")
-        mine = [_packed(opening) for _, opening in openings]
-        self._link.send(self._transcript.tag(number), *(as_bytes(part) for part in mine))
-        received = as_tensor(self._receive(number, total))
+        mine = self._packed(openings, record)
+        tag = self._transcript.tag(number)
+        self._link.send(tag, *(part.data for part in mine))
+        for part in mine:
+            self._transcript.add(server, part)
+        received = as_stream(self._receive(number, tag, total))
+        self._transcript.add(1 - server, received)
         results, offset = [], 0
         for (_, opening), part in zip(openings, mine, strict=True):
-            results.append(_combine(opening, part, received[offset : offset + part.numel()]))
-            self._transcript.add(results[-1])
-            offset += part.numel()
+            results.append(_combine(opening, part, received[offset : offset + part.size]))
+            offset += part.size
         seconds = time.perf_counter() - began
-        for label, size in self.ledger.rounds[-1]:
+        for label, size in record:
             self.spent(label, seconds * size / total)
         if self._progress is not None:
             self._progress(number + 1)
@@ -89,12 +107,21 @@ class ServerBackend:
             DesyncError: they have not.
         """
         number = len(self.ledger.rounds)
-        self._link.send(self._transcript.tag(number))
-        self._receive(number, 0)
+        tag = self._transcript.tag(number)
+        self._link.send(tag)
+        self._receive(number, tag, 0)
 
-    def _receive(self, number: int, total: int) -> memoryview:
+    def _packed(self, openings: Sequence[tuple[Label, Open]], record: Record) -> list[Stream]:
+        """What this server sends of each opening."""
+        found, at = [], 0
+        for (_, opening), (_, size) in zip(openings, record, strict=True):
+            found.append(_packed(opening, self._outgoing[at:]))
+            at += room_words(size)
+        return found
+
+    def _receive(self, number: int, tag: int, total: int) -> memoryview:
         try:
-            return self._link.receive(self._transcript.tag(number), total)
+            return self._link.receive(tag, total)
         except DivergedError as error:
             if number == 0:
                 raise DesyncError(
@@ -107,18 +134,19 @@ class ServerBackend:
             ) from error
 
 
-def _packed(opening: Open) -> Tensor:
+def _packed(opening: Open, out: NDArray[np.uint64]) -> Stream:
     """What this server sends."""
     if opening.xor:
-        return opening.value.contiguous().reshape(-1)
+        planes: Stream = opening.value.contiguous().numpy().reshape(-1)
+        return planes
     if (known := opening.widening) is not None:
-        return pack_chosen(opening.share, known.bit, known.public, known.left, opening.bits)
-    return pack_words(opening.share, opening.bits, opening.mask, opening.cut, opening.up)
+        return pack_chosen(opening.share, known.bit, known.public, known.left, opening.bits, out)
+    return pack_words(opening.share, opening.bits, opening.mask, opening.cut, opening.up, out)
 
 
-def _combine(opening: Open, sent: Tensor, received: Tensor) -> Tensor:
+def _combine(opening: Open, sent: Stream, received: Stream) -> Tensor:
     if opening.xor:
-        return (sent ^ received).reshape(opening.share.shape)
+        return torch.from_numpy((sent ^ received).reshape(opening.share.shape))
     if (known := opening.widening) is not None:
         return unpack_onto(known.public, known.left, sent, received, opening.bits)
     return unpack_sum(sent, received, tuple(opening.share.shape), opening.bits)

@@ -19,7 +19,7 @@ from secformer_rt.protocols.model import Model
 from secformer_rt.protocols.rings import Rings, is_centred
 from secformer_rt.ring.fixed_point import encode
 from secformer_rt.ring.kernels import pack
-from secformer_rt.ring.packing import pack_words
+from secformer_rt.ring.packing import Stream, pack_words
 from secformer_rt.ring.prg import Prg, SecretSeed, summed
 from secformer_rt.scheduler.randomness import parameter_mask
 
@@ -71,8 +71,8 @@ def encode_input(wire: Input, value: Tensor, bits: FixedPointBits) -> Tensor:
     return encode(value, input_frac(wire, bits))
 
 
-def mask_input(words: Tensor, mask: Mask, keys: Sequence[SecretSeed]) -> Tensor:
-    """What both servers are sent of an input that its owner masks (uint8): ``x + r``, packed.
+def mask_input(words: Tensor, mask: Mask, keys: Sequence[SecretSeed]) -> Stream:
+    """What both servers are sent of an input that its owner masks: ``x + r``, packed.
 
     Args:
         words: x.

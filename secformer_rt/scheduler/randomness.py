@@ -13,7 +13,7 @@ from secformer_rt.protocols.linear import WeightProduct
 from secformer_rt.protocols.model import Model
 from secformer_rt.ring.buffers import whole_words
 from secformer_rt.ring.jit import Place, empty
-from secformer_rt.ring.packing import unpack_words
+from secformer_rt.ring.packing import Stream, unpack_words
 from secformer_rt.ring.prg import Prg, SecretSeed
 from secformer_rt.ring.slab import Slab
 from secformer_rt.scheduler.plan import Plan
@@ -50,20 +50,24 @@ class Material:
     """One server's correlated randomness for one run: a seed and the corrections it was sent.
 
     Shares are expanded when they are taken, or by :meth:`expand` ahead. Each correlation can be taken once.
+
+    Attributes:
+        server: whose it is, 0 or 1.
     """
 
     def __init__(self, plan: Plan, server: int, seed: SecretSeed, received: Tensor) -> None:
         """``received`` (uint8) is all that the dealer sent to this server."""
-        self._plan, self._server, self._seed, self._received = plan, server, seed, received
-        self._sent: dict[tuple[int, int], Tensor] = {}
+        self.server = server
+        self._plan, self._seed, self._received = plan, seed, received
+        self._sent: dict[tuple[int, int], Stream] = {}
         self._prepared: dict[int, tuple[Tensor, ...]] = {}
         self._expanded: dict[int, tuple[Tensor, ...]] = {}
         self._next = 0
         self.prepared_bytes = self.expanded_bytes = 0
-        offset = 0
+        offset, stream = 0, received.numpy()
         ends = dict.fromkeys(range(len(plan.deals)), 0)
         for index, position, item in plan.corrections(server):
-            self._sent[index, position] = received[offset : offset + item.size]
+            self._sent[index, position] = stream[offset : offset + item.size]
             ends[index] = offset = offset + item.size
         self._ends = list(accumulate(ends.values(), max))  # of what each deal has of the bytes received
         if offset != received.numel():
@@ -160,11 +164,11 @@ class Material:
         item = planned.correlation.fields[ref.position]
         if item.source is Source.LOCAL:
             return self._shares(ref.deal)[ref.position]
-        if item.source is Source.DERIVED and planned.holder != self._server:
+        if item.source is Source.DERIVED and planned.holder != self.server:
             sent = self._sent[ref.deal, ref.position]
             out = place(item.shape, item.sharing.dtype)
             if item.sharing is Sharing.ADDITIVE:
                 return unpack_words(sent, item.shape, item.bits, out)
-            out.view(-1).view(torch.uint8).copy_(sent)
+            out.view(-1).view(torch.uint8).numpy()[:] = sent
             return out
         return expand(self._seed, ref.deal, ref.position, item, place)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from torch import Tensor
+from numpy.typing import NDArray
 from xxhash import xxh3_64
-
-from secformer_rt.ring.buffers import as_bytes
 
 NUMBER_BITS: Final = 32
 """The lower half of a message's tag is its number, the upper half what was opened before it."""
@@ -17,16 +15,18 @@ class Transcript:
     """A running checksum of opened values; a server sends it along in the tag of its next message.
 
     It costs no message and, at some 10 GB/s, next to no time. It notices that two servers who follow the same
-    plan no longer see the same values: a fault, not a lie, since whoever lies can compute it too.
+    plan no longer see the same values: a fault, not a lie, since whoever lies can compute it too. A value is
+    opened by the two messages that say its shares, which are what is noted: by both, whoever sent them.
     """
 
     def __init__(self) -> None:
-        self._checksum = xxh3_64()
+        self._of_server = (xxh3_64(seed=0), xxh3_64(seed=1))
 
-    def add(self, opened: Tensor) -> None:
-        """Note an opened value; both servers note the same ones in the same order."""
-        self._checksum.update(as_bytes(opened))
+    def add(self, server: int, shares: NDArray[Any]) -> None:
+        """Note what a server has sent; both servers note the same of each, in the same order."""
+        self._of_server[server].update(shares.data)
 
     def tag(self, number: int) -> int:
         """The tag of the next message."""
-        return number | (self._checksum.intdigest() & 0xFFFFFFFF) << NUMBER_BITS
+        checksum = self._of_server[0].intdigest() ^ self._of_server[1].intdigest()
+        return number | (checksum & 0xFFFFFFFF) << NUMBER_BITS

@@ -12,6 +12,7 @@ from secformer_rt.errors import DesyncError
 from secformer_rt.parties import server as server_module
 from secformer_rt.parties import shares
 from secformer_rt.protocols.masking import Mask
+from secformer_rt.ring.packing import Stream
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.transport.link import Link
 from tests.clients.deployment import Small, padded_batch
@@ -30,8 +31,8 @@ def corrupt(patch: pytest.MonkeyPatch, role: str, number: int) -> None:
     """One server sees one bit of one round's openings otherwise than the other."""
 
     class Corrupt(ServerBackend):
-        def _receive(self, at: int, total: int) -> memoryview:
-            data = bytearray(super()._receive(at, total))
+        def _receive(self, at: int, tag: int, total: int) -> memoryview:
+            data = bytearray(super()._receive(at, tag, total))
             if at == number and self._link.peer != role:  # type: ignore[attr-defined]
                 data[total // 2] ^= 1
             return memoryview(data)
@@ -63,8 +64,8 @@ def test_an_input_that_the_servers_see_differently(
 ) -> None:
     received, seen = shares.SharesIn.receive_masked, []
 
-    def flipped(one: shares.SharesIn, number: int, mask: Mask) -> torch.Tensor:
-        packed = received(one, number, mask)
+    def flipped(one: shares.SharesIn, number: int, mask: Mask) -> Stream:
+        packed = received(one, number, mask).copy()
         if not seen:
             seen.append(number)
             packed[0] ^= 1

@@ -22,8 +22,9 @@ from secformer_rt.parties.server import ComputeServer
 from secformer_rt.parties.session import Neighbours
 from secformer_rt.protocols.core import Open
 from secformer_rt.protocols.correlations import Sharing
+from secformer_rt.ring.buffers import as_stream
 from secformer_rt.ring.fixed_point import decode
-from secformer_rt.ring.packing import unpack_words
+from secformer_rt.ring.packing import Stream, unpack_words
 from secformer_rt.scheduler import online
 from secformer_rt.scheduler.provisioning import encode_input, encode_parameter
 from secformer_rt.transport.channel import open_channel
@@ -62,9 +63,9 @@ class Views:
             views.control[link._role, link.peer].append(message.SerializeToString())
             return message
 
-        def seen_opening(opening: Open, sent: torch.Tensor, received: torch.Tensor) -> torch.Tensor:
+        def seen_opening(opening: Open, sent: Stream, received: Stream) -> torch.Tensor:
             server = threading.current_thread().name.split("-")[0]
-            views.openings[server].append((opening, received.clone()))
+            views.openings[server].append((opening, received.copy()))
             return combine(opening, sent, received)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -145,7 +146,7 @@ def test_no_server_is_sent_anything_in_the_clear(seen: Any) -> None:
                         assert (sent == words).sum() <= 2
 
 
-def without_padding(data: torch.Tensor, count: int, bits: int) -> np.ndarray:
+def without_padding(data: Stream, count: int, bits: int) -> np.ndarray:
     """Words as they travel, in whole bytes each, as one stream of bits: the padding is zero for everybody."""
     words = unpack_words(data, (count,), bits).numpy()
     unpacked = np.unpackbits(words.view(np.uint8).reshape(count, 8), axis=1, bitorder="little")
@@ -173,13 +174,13 @@ def test_what_is_dealt_is_uniform(seen: Any) -> None:
     plan = seen[3][0].plan
     for view in seen[1:3]:
         for index, server in enumerate(("server0", "server1")):
-            data = torch.frombuffer(bytearray(b"".join(view.data[server, "dealer"])), dtype=torch.uint8)
+            data = as_stream(memoryview(b"".join(view.data[server, "dealer"])))
             parts, offset = [], 0
             for _, _, item in plan.corrections(index):
                 part = data[offset : offset + item.size]
                 offset += item.size
                 additive = item.sharing is Sharing.ADDITIVE
-                parts.append(without_padding(part, prod(item.shape), item.bits) if additive else part.numpy())
+                parts.append(without_padding(part, prod(item.shape), item.bits) if additive else part)
             assert offset == len(data)
             check_uniform(parts)
 
@@ -188,9 +189,7 @@ def test_openings_are_uniform(seen: Any) -> None:
     for view in seen[1:3]:
         for server in ("server0", "server1"):
             parts = [
-                received.numpy().reshape(-1)
-                if opening.xor
-                else without_padding(received, opening.share.numel(), opening.bits)
+                received if opening.xor else without_padding(received, opening.share.numel(), opening.bits)
                 for opening, received in view.openings[server]
             ]
             check_uniform(parts)

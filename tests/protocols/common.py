@@ -114,7 +114,7 @@ def plan_words(
 def deal_all(plan: Plan, seeds: Seeds, parameter: Callable[[str], Tensor]) -> list[Tensor]:
     streams: list[list[Tensor]] = [[torch.empty(0, dtype=torch.uint8)] for _ in range(2)]
     for server, part in corrections(plan, seeds, parameter):
-        streams[server].append(part)
+        streams[server].append(torch.from_numpy(part))
     return [torch.cat(stream) for stream in streams]
 
 

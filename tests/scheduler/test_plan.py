@@ -167,8 +167,8 @@ def test_the_ledger_adds_up() -> None:
     a, b = Label("layer.0", "gelu", "a"), Label("layer.0", "gelu", "b")
     other = Label("layer.1", "gelu", "c")
     ledger = Ledger()
-    assert ledger.round([(a, opening(2)), (b, opening(1)), (a, opening(3, 24))]) == 16 + 8 + 9
-    assert ledger.round([(b, opening(1)), (other, opening(7, xor=True))]) == 15
+    assert ledger.round([(a, opening(2)), (b, opening(1)), (a, opening(3, 24))]) == ((a, 16), (b, 8), (a, 9))
+    assert ledger.round([(b, opening(1)), (other, opening(7, xor=True))]) == ((b, 8), (other, 7))
     ledger.cost(a).dealer_bytes += 100
     ledger.cost(a).seconds += 0.5
     ledger.cost(b).seconds += 0.25
