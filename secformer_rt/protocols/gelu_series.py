@@ -50,7 +50,7 @@ def gelu_series(x: Secret, choice: EvenSeries) -> Protocol[Secret]:
         yield from evaluate_waves(
             opened,
             waves,
-            start=x.share,
+            start=x.held,
             raised=frac - x.frac - 1,
             constant=round(constant * 2**frac),
         )

@@ -146,7 +146,7 @@ def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 
     element of the result. Source: Beaver's triple for matrices.
     """
     left, right = yield from parallel(open_modulo(x, ring), open_modulo(y, ring))
-    factor, factor_share = right.public, y.share
+    factor, factor_share = right.public, y.held
     if transpose:
         factor, factor_share = factor.transpose(-1, -2), factor_share.transpose(-1, -2)
     shape = (*x.shape[:-1], int(factor.shape[-1]))

@@ -29,7 +29,7 @@ def local(op: ir.Op, node: ir.Node, wires: list[Secret], model: Model) -> Secret
         added = rows.local(rows.share[op.start : op.start + length]).at(frac)
         return x.local(x.at(frac).share + added.share, frac)
     if isinstance(op, ir.SplitHeads):
-        split = x.local(split_heads(x.share, op.heads))
+        split = x.local(split_heads(x.held, op.heads))
         split.whole = x.truncated
         return split
     if isinstance(op, ir.MergeHeads):

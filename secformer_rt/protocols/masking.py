@@ -77,7 +77,8 @@ class WidenedMask(Correlation):
         low, high = inputs[0], others[0]
         if not self.heads:
             return [add_raised(low, high, self.left, place)]
-        return [split_heads(add_raised(low, high, self.left), self.heads, place)]
+        parts = split_heads(add_raised(low, high, self.left), self.heads)
+        return [place(tuple(parts.shape), parts.dtype).copy_(parts)]
 
 
 def split_shape(shape: Shape, heads: int) -> Shape:
@@ -85,15 +86,13 @@ def split_shape(shape: Shape, heads: int) -> Shape:
     return (shape[0], heads, shape[1], shape[2] // heads) if heads else shape
 
 
-def split_heads(x: Tensor, heads: int, place: Place = empty) -> Tensor:
-    """(B, T, heads D) as (B, heads, T, D), in memory that ``place`` gives; x itself if ``heads`` is 0."""
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, heads D) as (B, heads, T, D), without a copy; x itself if ``heads`` is 0."""
     if not heads:
         return x
-    shape = split_shape(tuple(x.shape), heads)
     if x.is_meta:
-        return x.new_empty(shape)
-    parts = x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
-    return place(shape, x.dtype).copy_(parts)
+        return x.new_empty(split_shape(tuple(x.shape), heads))
+    return x.view(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
 
 
 def reveal_reduced(x: Secret, frac: int, ring: int, mask: Tensor) -> Protocol[Tensor]:

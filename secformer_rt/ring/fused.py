@@ -20,25 +20,25 @@ LANES = 16  # sums at a time of the functions in `harmonics`; the on-disk cache 
 
 @compile_now(
     "void(int64, int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
-    "void(int64, int64[::1], int32[:, ::1], int32[:, ::1], int64[::1], int64, int64, int64, int64[::1])",
+    "void(int64, int64[::1], int32[:, ::1], int32[:, ::1], int32[::1], int64, int64, int64, int32[::1])",
 )
 def harmonic_sum(
     sums: int,
     positions: NDArray[np.int64],
-    table: NDArray[np.int64],
-    words: NDArray[np.int64],
-    start: NDArray[np.int64],
+    table: NDArray[Any],
+    words: NDArray[Any],
+    start: NDArray[Any],
     mask: int,
     scale: int,
     constant: int,
-    out: NDArray[np.int64],
+    out: NDArray[Any],
 ) -> None:
     """Sums of products with chosen rows; see ``kernels.harmonic_sum``.
 
     Args:
         sums: address of the function of ``harmonics.compile_harmonics`` for words of this size.
         positions: (N,).
-        table: (P, W).
+        table: (P, W), of 32 bits as ``words``, ``start`` and ``out`` are, or of 64.
         words: (N, W).
         start: (N,).
         mask: of positions, which tells the rows.

@@ -26,7 +26,7 @@ def compile_harmonics() -> Compiled:
 
     ``sums(positions, table, words, start, out, groups, width, parts, mask, scale, constant)`` writes
     ``groups`` times 16 sums: of ``width`` products each, in ``parts`` vectors, of the row of the table that
-    ``positions & mask`` says, plus ``start * scale + constant``.
+    ``positions & mask`` says, plus ``start * scale + constant``. Positions have 8 bytes whatever the words.
     """
     return compile_functions(
         (lambda builder, *x: _sums(Code(builder), 4, *x), 11),
@@ -39,9 +39,10 @@ def _sums(
     width: Any, parts: Any, mask: Any, scale: Any, constant: Any,
 ) -> None:  # fmt: skip
     b = code.builder
-    vector = ir.VectorType(ir.IntType(8 * size), LANES)
+    vector, number = ir.VectorType(ir.IntType(8 * size), LANES), ir.IntType(8 * size)
     lanes = ir.Constant(_SUMS, list(range(LANES)))
     row_bytes = b.mul(width, WORD(size))
+    factor, addend = (code.spread(x if size == 8 else b.trunc(x, number), vector) for x in (scale, constant))
 
     def group(carried: list[Any]) -> list[Any]:
         positions_at, words_at, start_at, out_at = carried
@@ -64,13 +65,12 @@ def _sums(
         nothing = ir.Constant(vector, None)
         _, _, *totals = code.loop("part", parts, [WORD(0), width, *[nothing] * LANES], part)
         total = _transposed_sum(code, totals)
-        total = b.sext(total, _SUMS) if size < 8 else total
-        begun = b.load(code.at(start_at, 0, _SUMS), align=8)
-        total = b.add(total, b.mul(begun, code.spread(scale, _SUMS)))
-        b.store(b.add(total, code.spread(constant, _SUMS)), code.at(out_at, 0, _SUMS), align=8)
-        step = WORD(8 * LANES)
+        begun = b.load(code.at(start_at, 0, vector), align=size)
+        total = b.add(total, b.mul(begun, factor))
+        b.store(b.add(total, addend), code.at(out_at, 0, vector), align=size)
+        step = WORD(size * LANES)
         return [
-            b.add(positions_at, step), b.add(factors[-1], row_bytes), b.add(start_at, step),
+            b.add(positions_at, WORD(8 * LANES)), b.add(factors[-1], row_bytes), b.add(start_at, step),
             b.add(out_at, step),
         ]  # fmt: skip
 

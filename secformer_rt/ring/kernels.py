@@ -156,24 +156,27 @@ def harmonic_sum(
 ) -> Tensor:
     """``out[n] = start[n] 2^raised + constant + sum over w of table[row, w] words[n, w]``, modulo 2^64.
 
-    The row is ``positions[n]`` modulo the table's length. Sums of an int32 table are modulo 2^32.
+    The row is ``positions[n]`` modulo the table's length. Sums of an int32 table are int32, modulo 2^32.
 
     Args:
         positions: (N,) int64.
         table: (P, W) int64 or int32.
         words: (N, W) of the same type.
-        start: (N,) int64, 0 if not given.
+        start: (N,) int64 or int32, 0 if not given.
         raised: bits that start is shifted by.
         constant: added to all.
 
     Returns:
-        (N,) int64.
+        (N,) of the table's type.
 
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_words(positions, *(() if start is None else (start,)))
+    _check_words(positions)
     _check_numbers(table, words)
+    if start is not None:
+        _check_numbers(start)
+        start = start.to(table.dtype)
     if (
         positions.ndim != 1
         or table.ndim != 2
@@ -184,23 +187,23 @@ def harmonic_sum(
         shapes = ", ".join(str(tuple(x.shape)) for x in given)
         raise ValueError(f"harmonic_sum takes shapes (N,), (P, W), (N, W) and (N,), not {shapes}")
     if any_meta(positions, table, words):
-        return torch.empty(positions.shape, dtype=torch.int64, device="meta")
+        return torch.empty(positions.shape, dtype=table.dtype, device="meta")
     if compiled():
         from secformer_rt.ring import fused, harmonics
 
         length = table.shape[0]
         is_power = not length & (length - 1)
         rows = positions if is_power else torch.remainder(positions, length)
+        out = empty(positions.shape, table.dtype)
         # Without a start, anything times 0.
-        given = (rows, table, words, rows if start is None else start)
+        given = (rows, table, words, out if start is None else start)
         at, entries, factors, first = (as_array(x.contiguous()) for x in given)
         mask, scale = length - 1 if is_power else -1, 0 if start is None else 1 << raised
         sums = int(harmonics.compile_harmonics().addresses[table.element_size() // 8])
-        out = empty(positions.shape, torch.int64)
         fused.harmonic_sum(sums, at, entries, factors, first, mask, scale, constant, out.numpy())
         return out
     rows = torch.remainder(positions, table.shape[0])
-    total = (table.index_select(0, rows) * words).sum(1, dtype=torch.int64) + constant
+    total = (table.index_select(0, rows) * words).sum(1, dtype=table.dtype) + constant
     return total if start is None else total + (start << raised)
 
 

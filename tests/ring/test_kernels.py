@@ -174,8 +174,14 @@ def test_harmonic_sum(backend: str, n: int, p: int, w: int, seed: int) -> None:
         strided = table.T.contiguous().T, factors.T.contiguous().T
         more = harmonic_sum(positions, *strided, start=start, raised=5, constant=-7)
         assert more.tolist() == [wrapped(x + 32 * y - 7) for x, y in zip(sums, start.tolist(), strict=True)]
-        halves = harmonic_sum(positions, table.to(torch.int32), factors.to(torch.int32))
+        half = table.to(torch.int32), factors.to(torch.int32)
+        halves = harmonic_sum(positions, *half)
+        assert halves.dtype == torch.int32
         assert [x % 2**32 for x in halves.tolist()] == [x % 2**32 for x in sums]
+        for begun in (start, start.to(torch.int32)):
+            more = harmonic_sum(positions, *half, start=begun, raised=5, constant=-7)
+            for found, x, y in zip(more.tolist(), sums, start.tolist(), strict=True):
+                assert found % 2**32 == (x + 32 * y - 7) % 2**32
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
