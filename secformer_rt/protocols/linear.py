@@ -48,14 +48,15 @@ class Weight:
 class WeightProduct(Correlation):
     """R S for an activation's mask R (..., K) and a weight's mask S (K, N).
 
-    Offline each server turns its share into that of ``R S - R F``, which is all of the online product
-    that does not depend on the input.
+    Offline each server turns its share into that of ``R S - R F``, plus an offset, which is all of the online
+    product that does not depend on the input.
     """
 
     activation: Ref
     weight: Ref
     shape: Shape
     bits: int = 64
+    offset: tuple[str, int] | None = None  # a provisioned one's name, and the fraction bits it takes here
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -72,12 +73,20 @@ class WeightProduct(Correlation):
         return [_matmul(inputs[0], inputs[1], self.bits).to(torch.int64)]
 
     def prepare(
-        self, shares: list[Tensor], masks: list[Tensor], weights: Mapping[str, Weight]
+        self,
+        shares: list[Tensor],
+        masks: list[Tensor],
+        weights: Mapping[str, Weight],
+        offsets: Mapping[str, Secret],
     ) -> list[Tensor]:
-        """Subtract R F, offline."""
+        """Subtract R F and add the offset, offline."""
         weight = weights[str(self.weight.deal)]
         product = matmul_packed(masks[0], weight.public, self.bits)
-        return [torch.sub(shares[0].to(product.dtype), product, out=product)]
+        torch.sub(shares[0].to(product.dtype), product, out=product)
+        if self.offset is not None:
+            name, frac = self.offset
+            product += offsets[name].at(frac).share.to(product.dtype)
+        return [product]
 
     @property
     def prepared_from(self) -> tuple[Ref, ...]:
@@ -117,10 +126,10 @@ def _matmul(a: Tensor, b: Tensor, ring: int, onto: Tensor | None = None) -> Tens
     return matmul(a, b.to(number_type(ring)), ring, onto)
 
 
-def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = None) -> Protocol[Secret]:
-    """X (..., K) times a provisioned weight (K, N), plus an offset (N,), modulo ``2^ring``.
+def linear(x: Secret, weight: Weight, ring: int = 64, offset: str | None = None) -> Protocol[Secret]:
+    """X (..., K) times a provisioned weight (K, N), plus a provisioned offset (N,), modulo ``2^ring``.
 
-    The result has the fraction bits of both factors, and the offset has as many at most.
+    The result has the fraction bits of both factors, and the offset, which is named, has as many at most.
 
     With ``x = X - R`` (X public) and ``W = F - S``: ``x W = X W - R F + R S``, of which X W is online. A
     truncation of x has opened all of it, or a part.
@@ -130,11 +139,10 @@ def linear(x: Secret, weight: Weight, ring: int = 64, offset: Secret | None = No
     """
     opened = yield from open_modulo(x, ring)
     shape = (*x.shape[:-1], weight.shape[1])
-    dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring))
-    frac, share = x.frac + weight.frac, dealt.shares[0]
-    if offset is not None:
-        share += offset.at(frac).share.to(share.dtype)
-    return Secret(x.server, matmul_packed(opened.public, weight.share, ring, share), frac, ring)
+    frac = x.frac + weight.frac
+    added = None if offset is None else (offset, frac)
+    dealt = yield from deal(WeightProduct(opened.mask, weight.mask, shape, ring, added))
+    return Secret(x.server, matmul_packed(opened.public, weight.share, ring, dealt.shares[0]), frac, ring)
 
 
 def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 64) -> Protocol[Secret]:

@@ -126,7 +126,7 @@ class Lowering:
             weight = model.weights[node.parameters[0]]
             room = ROOM // 2 if self._feeds_scores(node) else ROOM
             x = yield from self._reduced(x, room - weight.frac, bits.activation)
-            offset = model.offsets[node.parameters[1]] if len(node.parameters) > 1 else None
+            offset = node.parameters[1] if len(node.parameters) > 1 else None
             return (yield from linear(x, weight, offset=offset))
         if isinstance(op, ir.LayerNorm):
             result = yield from self._norm(op, node, x, model)

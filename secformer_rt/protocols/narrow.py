@@ -54,7 +54,7 @@ def _product(rings: Rings, node: ir.Node, x: Secret, model: Model, ring: int) ->
     if x.frac > frac:
         wide = Secret(x.server, x.held, x.frac, min(x.ring, WORD, ring + x.frac - frac))
         (x,) = yield from truncate_many(wide, (frac,), ring, shares=False)
-    offset = model.offsets[node.parameters[1]] if len(node.parameters) > 1 else None
+    offset = node.parameters[1] if len(node.parameters) > 1 else None
     y = yield from linear(x, model.weights[node.parameters[0]], ring, offset)
     heads = rings.reads(node.name, ir.SplitHeads)
     if heads is None:

@@ -93,7 +93,8 @@ class Material:
             if isinstance(correlation, WeightProduct):
                 arrive(self._ends[index])
                 masks = [self._share(ref) for ref in correlation.prepared_from]
-                self._hold(index, tuple(correlation.prepare(self._shares(index), masks, model.weights)))
+                shares = correlation.prepare(self._shares(index), masks, model.weights, model.offsets)
+                self._hold(index, tuple(shares))
             elif index in expanded:
                 arrive(self._ends[index])
                 self._expand(index, slab)
