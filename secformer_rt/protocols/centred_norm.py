@@ -151,8 +151,8 @@ def centred_norm(
     if folded:
         u = yield from product(*factors)
         return (yield from _folded(u, gain, offset, frac, share if want_mean else 0))
-    result = yield from product(*factors, replace(gain.form(x.server), ring=modulo))
-    result = result.local(result.share + offset.at(total).share)
+    gains = replace(gain.form(x.server), ring=modulo)
+    result = yield from product(*factors, gains, plus=offset.at(total).share)
     mean_of_result = (yield from beside(_mean(result))) if want_mean else None
     (rounded,) = yield from truncate_many(result, (frac,), share)
     rounded.mean = mean_of_result
@@ -197,8 +197,8 @@ def _folded(u: Secret, gain: Gain, offset: Secret, frac: int, share: int) -> Pro
     if not share:
         return Secret(normal.server, normal.share, frac, normal.ring, normal=normal)
     gains = replace(gain.form(normal.server), ring=normal.ring)
-    y = yield from product(truncated_opening(normal).form, gains)
-    y = y.local(y.share + offset.at(frac + gain.frac).share)
+    added = offset.at(frac + gain.frac).share
+    y = yield from product(truncated_opening(normal).form, gains, plus=added)
     y.normal, y.mean = normal, (yield from beside(_mean(y)))
     return y
 

@@ -56,13 +56,14 @@ class Products(Correlation):
         return results
 
 
-def product(*forms: Form, weights: Tensor | None = None) -> Protocol[Secret]:
+def product(*forms: Form, weights: Tensor | None = None, plus: Tensor | None = None) -> Protocol[Secret]:
     """The product of masked values, element by element.
 
     Expand the product of sums; each monomial is a public coefficient times a product of dealt
     tensors, of which T deals shares. Monomials whose powers of two vanish in the ring are dropped,
     and of the others only as many bits are dealt as survive. With ``weights``, public (J,), the result's
-    first axis, of length J, is added up times these.
+    first axis, of length J, is added up times these. ``plus`` is this server's share of what is added to the
+    product, which it broadcasts to, with as many fraction bits.
 
     For two plain openings this is Beaver's triple: ``xy = XY - X b - Y a + ab``.
 
@@ -94,6 +95,11 @@ def product(*forms: Form, weights: Tensor | None = None) -> Protocol[Secret]:
     # The public part falls to server 0.
     leaves = {chosen: shares[key] if key else 1 for chosen, key in keys.items() if key or server == 0}
     coefficients = [[(term.coefficient, term.exponent) for term in form.terms] for form in forms]
+    if plus is not None:
+        # One more leaf, whose coefficients are 1.
+        leaves[tuple(len(of_form) for of_form in coefficients)] = plus
+        for of_form in coefficients:
+            of_form.append((1, 0))
     return Secret(server, multilinear(coefficients, leaves, _shape(forms), weights), frac, ring)
 
 

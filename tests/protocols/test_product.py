@@ -38,6 +38,20 @@ def test_shapes_broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> None
     assert sum(outcome.plan.dealer_bytes) == 8 * (x * y).numel()
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (9, 70)])
+@pytest.mark.parametrize("factors", [1, 2, 3])
+def test_shares_are_added_on_the_way(shape: tuple[int, int], factors: int) -> None:
+    x, row = random_words(*shape), random_words(shape[1])
+
+    def build(s: list[Secret], _: Model) -> Protocol[Secret]:
+        form = (yield from open_masked(s[0])).form
+        return (yield from product(*[form] * factors, plus=s[1].share))
+
+    outcome = run_words(build, (x, 2), (row, 2 * factors))
+    assert outcome.results[0].frac == 2 * factors
+    assert torch.equal(total(outcome.results), x**factors + row)
+
+
 def test_a_square_opens_once() -> None:
     x = random_words(50)
     outcome = run_words(lambda s, _: multiply(s[0], s[0]), (x, 3))
