@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -46,17 +47,20 @@ class Patience:
 class ByteQueue(Generic[T]):
     """A first-in, first-out queue that is bounded in bytes only where a producer asks for it.
 
+    Every message of a run goes through two of these, so items wait in the standard library's queue that is
+    written in C. The last of a closed queue is None, which stays there for everybody who comes.
+
     Attributes:
         drained_at: When something was last taken, on the monotonic clock; items of no bytes do not count.
     """
 
     def __init__(self) -> None:
-        self._items: deque[tuple[T, int]] = deque()
+        self._items: SimpleQueue[tuple[T, int] | None] = SimpleQueue()
         self._held_bytes = 0
         self._closed = False
         self._lock = threading.Lock()
-        self._filled = threading.Condition(self._lock)
         self._drained = threading.Condition(self._lock)
+        self._blocked = 0  # producers
         self.drained_at = time.monotonic()
 
     def put(self, item: T, nbytes: int) -> bool:
@@ -64,9 +68,8 @@ class ByteQueue(Generic[T]):
         with self._lock:
             if self._closed:
                 return False
-            self._items.append((item, nbytes))
             self._held_bytes += nbytes + ITEM_OVERHEAD_BYTES
-            self._filled.notify()
+            self._items.put((item, nbytes))
             return True
 
     def wait_below(self, limit_bytes: int, patience: Patience | None = None) -> bool:
@@ -83,8 +86,12 @@ class ByteQueue(Generic[T]):
             TimeoutError: The patience ran out.
         """
         with self._lock:
-            while self._held_bytes > limit_bytes and not self._closed:
-                _wait(self._drained, patience)
+            self._blocked += 1
+            try:
+                while self._held_bytes > limit_bytes and not self._closed:
+                    _wait(self._drained, patience)
+            finally:
+                self._blocked -= 1
             return not self._closed
 
     def get(self, patience: Patience | None = None) -> T | None:
@@ -99,24 +106,38 @@ class ByteQueue(Generic[T]):
         Raises:
             TimeoutError: The patience ran out.
         """
+        found = self._next(patience)
+        if found is None:
+            self._items.put(None)
+            return None
+        item, nbytes = found
+        if nbytes:
+            self.drained_at = time.monotonic()
+        self._let_go(nbytes + ITEM_OVERHEAD_BYTES)
+        return item
+
+    def _next(self, patience: Patience | None) -> tuple[T, int] | None:
+        if patience is None:
+            return self._items.get()
+        while True:
+            remaining_s = patience.remaining_s()
+            with suppress(Empty):
+                return self._items.get(remaining_s > 0, max(0.0, remaining_s))
+            if remaining_s <= 0:
+                raise TimeoutError
+
+    def _let_go(self, nbytes: int) -> None:
         with self._lock:
-            while not self._items:
-                if self._closed:
-                    return None
-                _wait(self._filled, patience)
-            item, nbytes = self._items.popleft()
-            self._held_bytes -= nbytes + ITEM_OVERHEAD_BYTES
-            if nbytes:
-                self.drained_at = time.monotonic()
-            self._drained.notify_all()
-            return item
+            self._held_bytes -= nbytes
+            if self._blocked:
+                self._drained.notify_all()
 
     def clear(self) -> None:
         """Forget everything that waits in the queue."""
-        with self._lock:
-            self._items.clear()
-            self._held_bytes = 0
-            self._drained.notify_all()
+        with suppress(Empty):
+            while (found := self._items.get_nowait()) is not None:
+                self._let_go(found[1] + ITEM_OVERHEAD_BYTES)
+            self._items.put(None)
 
     def close(self, *, drop: bool = False) -> None:
         """Take no more items and release everybody who waits.
@@ -126,16 +147,15 @@ class ByteQueue(Generic[T]):
         """
         with self._lock:
             self._closed = True
-            if drop:
-                self._items.clear()
-                self._held_bytes = 0
-            self._filled.notify_all()
             self._drained.notify_all()
+        if drop:
+            self.clear()
+        self._items.put(None)
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits in the queue."""
-        return not self._items
+        return self._items.empty()
 
 
 def _wait(condition: threading.Condition, patience: Patience | None) -> None:
