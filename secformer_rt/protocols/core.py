@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -176,6 +177,7 @@ def shapes_only(*forms: Form) -> bool:
     return any(term.share is not None and term.share.is_meta for form in forms for term in form.terms)
 
 
+@lru_cache(maxsize=4096)
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that element-wise arithmetic on these shapes results in."""
     result: list[int] = []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.ring.jit import as_array, compiled, empty
@@ -14,7 +17,7 @@ from secformer_rt.ring.words import signed
 
 Coefficient = tuple[Tensor | int, int]  # times two to the power of the second
 Leaves = Mapping[tuple[int, ...], Tensor | int]
-NONE = -1  # an operand that is not there
+NONE, SUM = -1, -2  # in place of an operand: one that is not there, the sum of the next level
 
 
 def multilinear(
@@ -59,107 +62,138 @@ def _fused(
 ) -> Tensor:
     from secformer_rt.ring import fused
 
-    kept = 0 if weights is None else 1  # axes that stay by themselves
-    program = _Program(_flattened(shape, factors, leaves, kept), len(shape))
-    program.level(factors, leaves, ())
+    operands = _Operands()
+    program = _compiled(
+        tuple(shape),
+        tuple(tuple((*operands.place(value), exponent) for value, exponent in factor) for factor in factors),
+        tuple((key, *operands.place(leaf)) for key, leaf in leaves.items()),
+        tuple(t.shape for t in operands.tensors),
+        0 if weights is None else 1,
+    )
+    _kept, table = program.table(operands.tensors)  # until it has been read
     rows, columns = prod(program.shape[:-1]), program.shape[-1]
-    table = np.array([row for _, row in program.operands.values()], dtype=np.int64).reshape(-1, 3)
-    code = np.array(program.code, dtype=np.int64).reshape(-1, 5)
     sums = np.empty((len(factors) + 2, fused.LANE), np.int64)
     if weights is None:
         out, added = empty((rows, columns), torch.int64), np.empty(0, np.int64)
     else:
         out, added = torch.zeros((rows // shape[0], columns), dtype=torch.int64), as_array(weights)
-    fused.multilinear(code, table, sums, sums.ctypes.data, added, out.numpy(), rows)
+    fused.multilinear(program.code, table, sums, sums.ctypes.data, added, out.numpy(), rows)
     return out.view(shape if weights is None else shape[1:])
 
 
-def _flattened(
+class _Operands:
+    """The tensors of one call, each once, by number."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self._numbers: dict[int, int] = {}
+
+    def place(self, value: Tensor | int) -> tuple[int, int]:
+        """The number of a tensor and a factor of 1, or NONE and an integer."""
+        if isinstance(value, int):
+            return NONE, value
+        number = self._numbers.setdefault(id(value), len(self.tensors))
+        if number == len(self.tensors):
+            self.tensors.append(value)
+        return number, 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Program:
+    """Instructions for :func:`fused.multilinear`, ``code``, and how they read each operand.
+
+    Attributes:
+        shape: the result's, its last axes as one.
+        code: (C, 5), see :func:`_level`.
+        expanded: what each operand is expanded to before, if anything.
+        steps: (N, 2), each operand's words from row to row and from column to column.
+    """
+
+    shape: tuple[int, ...]
+    code: NDArray[np.int64]
+    expanded: tuple[tuple[int, ...] | None, ...]
+    steps: NDArray[np.int64]
+
+    def table(self, operands: Sequence[Tensor]) -> tuple[list[Tensor], NDArray[np.int64]]:
+        """The operands as they are read, and (N, 3): their addresses and steps."""
+        held, addresses = [], np.empty((len(operands), 3), np.int64)
+        for number, (t, expanded) in enumerate(zip(operands, self.expanded, strict=True)):
+            t = (t if expanded is None else t.expand(expanded)).contiguous()
+            held.append(t.clone() if t.data_ptr() % t.element_size() else t)
+            addresses[number, 0] = held[-1].data_ptr()
+        addresses[:, 1:] = self.steps
+        return held, addresses
+
+
+# A tensor's number or NONE, and an integer.
+_Factors = tuple[tuple[tuple[int, int, int], ...], ...]  # with the exponents
+_Leaves = tuple[tuple[tuple[int, ...], int, int], ...]  # behind their keys
+
+
+@lru_cache(maxsize=4096)
+def _compiled(
     shape: tuple[int, ...],
-    factors: Sequence[Sequence[Coefficient]],
-    leaves: Leaves,
+    factors: _Factors,
+    leaves: _Leaves,
+    operands: tuple[tuple[int, ...], ...],
     kept: int,
-) -> tuple[int, ...]:
+) -> _Program:
+    """The program for operands of these shapes: run after run multiplies the same ones out."""
+    flat = _flattened(shape, operands, kept)
+    instructions: list[tuple[int, int, int, int, int]] = []
+    _level(factors, {key: place for key, *place in leaves}, (), instructions)
+    code = np.array(instructions, dtype=np.int64).reshape(-1, 5)
+    expanded, steps = [], np.empty((len(operands), 2), np.int64)
+    for number, operand in enumerate(operands):
+        whole = (1,) * (len(shape) - len(operand)) + tuple(operand)
+        leading, columns = whole[: len(flat) - 1], prod(whole[len(flat) - 1 :])
+        by_row = 0 if prod(leading) == 1 else columns
+        is_spread = by_row and leading != flat[:-1]
+        expanded.append((*flat[:-1], *whole[len(flat) - 1 :]) if is_spread else None)
+        steps[number] = by_row, 0 if columns == 1 else 1
+    return _Program(flat, code, tuple(expanded), steps)
+
+
+def _flattened(shape: tuple[int, ...], operands: Sequence[tuple[int, ...]], kept: int) -> tuple[int, ...]:
     """The shape with its last axes as one: as many as no operand is spread along in part, less some kept.
 
     The work of a row's instructions is spent on long rows better than on short ones.
     """
-    given = [coefficient for factor in factors for coefficient, _ in factor]
-    shapes = [
-        (1,) * (len(shape) - t.ndim) + tuple(t.shape)
-        for t in (*given, *leaves.values())
-        if isinstance(t, Tensor)
-    ]
+    shapes = [(1,) * (len(shape) - len(operand)) + tuple(operand) for operand in operands]
     axis = len(shape) - 1
     while axis > kept and all(s[axis - 1 :] == shape[axis - 1 :] or prod(s[axis - 1 :]) == 1 for s in shapes):
         axis -= 1
     return (*shape[:axis], prod(shape[axis:]))
 
 
-class _Program:
-    """Instructions ``(level, constant, operand, leaf, shift)`` for :func:`fused.multilinear`.
+def _level(
+    factors: _Factors,
+    leaves: Mapping[tuple[int, ...], Sequence[int]],
+    chosen: tuple[int, ...],
+    code: list[tuple[int, int, int, int, int]],
+) -> bool:
+    """The code of one factor's sum, given those before; False if there is nothing to add up.
 
-    They add ``constant * operand * leaf`` to the sum of a level; a leaf of -2 is the sum of the next level,
-    which starts again at 0. A constant is ``2^shift``, unless that is -1.
+    Instructions are ``(level, constant, operand, leaf, shift)``: they add ``constant * operand * leaf`` to
+    the sum of a level; a leaf of SUM is the sum of the next level, which starts again at 0. A constant is
+    ``2^shift``, unless that is -1.
     """
-
-    SUM = -2
-
-    def __init__(self, shape: tuple[int, ...], axes: int) -> None:
-        self.shape, self._axes = shape, axes
-        self.code: list[tuple[int, int, int, int, int]] = []
-        self.operands: dict[int, tuple[Tensor, tuple[int, int, int]]] = {}
-        self._numbers: dict[int, int] = {}
-
-    def level(
-        self,
-        factors: Sequence[Sequence[Coefficient]],
-        leaves: Leaves,
-        chosen: tuple[int, ...],
-    ) -> bool:
-        """The code of one factor's sum, given those before; False if there is nothing to add up."""
-        depth = len(chosen)
-        some = False
-        for i, (coefficient, exponent) in enumerate(factors[depth]):
-            key = (*chosen, i)
-            leaf = self.SUM
-            constant = 1 << exponent
-            if depth + 1 < len(factors):
-                if not self.level(factors, leaves, key):
-                    continue
-            elif key not in leaves:
+    depth = len(chosen)
+    some = False
+    for i, (operand, constant, exponent) in enumerate(factors[depth]):
+        key = (*chosen, i)
+        leaf = SUM
+        constant <<= exponent
+        if depth + 1 < len(factors):
+            if not _level(factors, leaves, key, code):
                 continue
-            else:
-                value = leaves[key]
-                if isinstance(value, int):
-                    constant, leaf = constant * value, NONE
-                else:
-                    leaf = self._number(value)
-            if isinstance(coefficient, int):
-                constant, operand = constant * coefficient, NONE
-            else:
-                operand = self._number(coefficient)
-            is_power = 0 < constant < 1 << 64 and not constant & (constant - 1)
-            shift = constant.bit_length() - 1 if is_power else -1
-            self.code.append((depth, signed(constant), operand, leaf, shift))
-            some = True
-        return some
-
-    def _number(self, t: Tensor) -> int:
-        if id(t) not in self._numbers:
-            self._numbers[id(t)] = len(self._numbers)
-            self.operands[id(t)] = self._strided(t)
-        return self._numbers[id(t)]
-
-    def _strided(self, t: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """An operand in memory, and its address with the words from row to row and from column to column."""
-        shape = (1,) * (self._axes - t.ndim) + tuple(t.shape)
-        last = len(self.shape) - 1
-        leading, columns = shape[:last], prod(shape[last:])
-        by_row = 0 if prod(leading) == 1 else columns
-        if by_row and leading != self.shape[:-1]:
-            t = t.expand(*self.shape[:-1], *shape[last:])
-        t = t.contiguous()
-        if t.data_ptr() % 8:
-            t = t.clone()
-        return t, (t.data_ptr(), by_row, 0 if columns == 1 else 1)
+        elif key not in leaves:
+            continue
+        else:
+            leaf, factor = leaves[key]
+            constant *= factor
+        is_power = 0 < constant < 1 << 64 and not constant & (constant - 1)
+        shift = constant.bit_length() - 1 if is_power else -1
+        code.append((depth, signed(constant), operand, leaf, shift))
+        some = True
+    return some
