@@ -38,7 +38,17 @@ from tests.graph.checkpoints import POSITIONS, tiny_config, tiny_state, write_ch
 ROOT = Path(__file__).parents[1]
 LIMITS = Limits({32: 20.0, 64: 10.0}, Network(name="measured", rtt_ms=2.0, mbit=800.0))
 
+LIMITS_OF_THREE = Limits({32: 20.0, 64: 40.0}, Network(name="measured", rtt_ms=2.0, mbit=800.0))
 TAKES = Prediction(88.5, 8.5)
+
+
+def test_limits_are_the_middle_of_several() -> None:
+    found = [
+        Limits({32: peak, 64: 2 * peak}, Network(name="measured", rtt_ms=trip, mbit=rate))
+        for peak, trip, rate in ((20.0, 3.0, 700.0), (10.0, 1.0, 900.0), (90.0, 2.0, 800.0))
+    ]
+    assert Limits.middle(found) == LIMITS_OF_THREE
+    assert Limits.middle(found[:1]) == found[0]
 
 
 def full(tokens: int, batch: int) -> Batch:

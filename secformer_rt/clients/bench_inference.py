@@ -20,7 +20,7 @@ from secformer_rt.clients.bench_job import MakeBatch
 from secformer_rt.clients.cluster import LocalCluster
 from secformer_rt.clients.connection import OnWait, Servers
 from secformer_rt.clients.data_owner import Answer, DataOwner
-from secformer_rt.clients.limits import Roofline, measure_limits
+from secformer_rt.clients.limits import Limits, Roofline, measure_limits
 from secformer_rt.clients.machine import this_machine
 from secformer_rt.clients.main_job import Job, as_used, describe_job
 from secformer_rt.clients.model_owner import provision
@@ -112,7 +112,7 @@ def bench_inference(
     growth: MakeBatch | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> InferenceMeasured:
-    """Provision once, ask once without counting, then ask and run in plaintext by turns.
+    """Provision once, ask once without counting, then ask, run in plaintext and probe the machine by turns.
 
     Args:
         job: the model and its one request.
@@ -147,17 +147,16 @@ def bench_inference(
                 size, tokens, padded = job.batches[0].size, job.batches[0].tokens, job.batches[0].padded
                 asked = 1 + repeats + PROFILED
                 ahead = prepare(servers, model.model_id, manifest, size, tokens, padded, asked, on_progress)
-            answers, plaintext, plain_s = _by_turns(owner, job, encoder, repeats, on_progress)
+            turns = _by_turns(owner, job, encoder, repeats, settings, on_progress)
             on_progress(Stage("profile"))
             profiled = tuple(owner.infer(job.batches[0], profiled=True) for _ in range(PROFILED))
             volley = None
             if in_flight > 1:
                 on_progress(Stage("in flight"))
                 volley = _volley(owner, job.batches[0], in_flight)
-            on_progress(Stage("limits"))
-            plan = answers[0].plan
             elementwise_s = min(sum(each.reports[0].quickest["online"].values()) for each in profiled)
-            roofline = Roofline.of(plan, measure_limits(settings, plan), elementwise_s)
+            answers, plaintext = turns.answers, turns.plaintext
+            roofline = Roofline.of(answers[0].plan, Limits.middle(turns.limits), elementwise_s)
             grown = []
             if growth is not None:
                 positions = job.architecture.positions
@@ -172,7 +171,7 @@ def bench_inference(
         provision_s=model.seconds,
         answers=tuple(answers),
         profiled=profiled,
-        plaintext_s=tuple(plain_s),
+        plaintext_s=tuple(turns.plaintext_s),
         cosine_min=_least_cosine(secure, as_used(manifest, plaintext.to(torch.float64))),
         own_cosine_min=_least_cosine(secure, as_used(manifest, own[graph.outputs[0]].to(torch.float64))),
         prepared=ahead,
@@ -210,18 +209,34 @@ def _parties(
         yield cluster.settings, check
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turns:
+    """Of every repeat its answer, the seconds in plaintext, and the machine's peaks after it."""
+
+    answers: list[Answer]
+    plaintext: Tensor
+    plaintext_s: list[float]
+    limits: list[Limits]
+
+
 def _by_turns(
-    owner: DataOwner, job: Job, encoder: Architecture, repeats: int, on_progress: OnProgress
-) -> tuple[list[Answer], Tensor, list[float]]:
-    """Secure answers, and the plaintext one with its seconds; parties are idle meanwhile."""
+    owner: DataOwner,
+    job: Job,
+    encoder: Architecture,
+    repeats: int,
+    settings: Settings,
+    on_progress: OnProgress,
+) -> _Turns:
+    """Secure answers, the plaintext one and the machine's peaks; parties are idle meanwhile."""
     (batch,), plain = job.batches, PlainBert(encoder, job.parameters)
-    answers, seconds = [], []
+    answers, seconds, limits = [], [], []
     for number in range(repeats + 1):  # the first compiles, plans and fills caches
         on_progress(Stage("inference", number, repeats + 1))
         answers.append(as_planned(owner.infer(batch)))
         output, taken = _fastest(plain, batch)
         seconds.append(taken)
-    return answers[1:], output, seconds[1:]
+        limits.append(measure_limits(settings, answers[-1].plan))
+    return _Turns(answers[1:], output, seconds[1:], limits[1:])
 
 
 def _fastest(plain: PlainBert, batch: Batch) -> tuple[Tensor, float]:

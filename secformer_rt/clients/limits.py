@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 import torch
@@ -33,6 +34,15 @@ class Limits:
 
     gmac_per_s: Mapping[int, float]
     network: Network
+
+    @classmethod
+    def middle(cls, found: Sequence[Limits]) -> Limits:
+        """The medians of what was found at several times, one at least: a machine's peaks come and go."""
+        rates = [each.network.mbit for each in found if each.network.mbit is not None]
+        trips = [each.network.rtt_ms for each in found]
+        network = Network(name="measured", rtt_ms=median(trips), mbit=median(rates) if rates else None)
+        peaks = {width: median(each.gmac_per_s[width] for each in found) for width in found[0].gmac_per_s}
+        return cls(peaks, network)
 
 
 @dataclass(frozen=True, slots=True)
