@@ -15,7 +15,7 @@ from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.linear import secret_matmul
 from secformer_rt.protocols.masking import open_elementwise, open_masked, open_modulo
 from secformer_rt.protocols.maximum import row_maximum
-from secformer_rt.protocols.product import multiply, product
+from secformer_rt.protocols.product import product
 from secformer_rt.protocols.rings import WORD, ring_for
 from secformer_rt.protocols.softmax import (
     MASKED,
@@ -91,16 +91,20 @@ def narrow_two_quad(
     matmul_ring = two_quad_ring(given.values.frac, given.value_reach)
     shift = square + exponent - QUAD_FRAC
     weight_ring = min(WORD, max(matmul_ring + shift, ring_for(square, 2.0**exponent) + 1))
-    scores = yield from _opened(scores, given, weight_ring, matmul_ring, shares=False)
-    shifted = replace(truncated_opening(scores).form, ring=weight_ring).plus(
-        round(choice.offset * 2**given.frac)
-    )
+    offset = round(choice.offset * 2**given.frac)
     if given.mask is None:
-        squares = yield from product(shifted, shifted)
+        scores = yield from _opened(scores, given, weight_ring, matmul_ring, shares=False)
+        shifted = replace(truncated_opening(scores).form, ring=weight_ring).plus(offset)
     else:
+        # Scores and the constant fit a ring as narrow as theirs, or one bit wider.
+        left = max(scores.ring - (scores.frac - given.frac), ring_for(given.frac, choice.offset)) + 1
+        scores = yield from _opened(scores, given, left, matmul_ring, shares=False)
+        shifted = replace(truncated_opening(scores).form, ring=left).plus(offset)
         keys = yield from open_elementwise(given.mask.local(given.mask.share[:, None, None, :]))
         masked = yield from product(shifted, keys.form)
-        squares = yield from multiply(masked, masked)
+        (masked,) = yield from truncate_many(masked, (given.frac,), weight_ring, shares=False)
+        shifted = truncated_opening(masked).form
+    squares = yield from product(shifted, shifted)
     weights = squares.local(squares.share, square + exponent)
     reciprocal, context = yield from parallel(
         eta_over_sum(squares, choice, iteration, bounds, given.comparison, QUAD_RECIPROCAL_FRAC),
