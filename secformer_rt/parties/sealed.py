@@ -30,7 +30,7 @@ from secformer_rt.ring.buffers import as_bytes, whole_words
 Shape = tuple[int, ...]
 Layout = Sequence[tuple[str, Shape]]
 
-VERSION: Final = 4
+VERSION: Final = 5
 HEADER_BYTES: Final = 16384
 CHECKSUM_BYTES: Final = 16
 _MAGIC: Final = b"SFRTKEPT"
