@@ -235,8 +235,9 @@ def _by_turns(
         answers.append(as_planned(owner.infer(batch)))
         output, taken = _fastest(plain, batch)
         seconds.append(taken)
-        limits.append(measure_limits(settings, answers[-1].plan))
-    return _Turns(answers[1:], output, seconds[1:], limits[1:])
+        if number:
+            limits.append(measure_limits(settings, answers[-1].plan))
+    return _Turns(answers[1:], output, seconds[1:], limits)
 
 
 def _fastest(plain: PlainBert, batch: Batch) -> tuple[Tensor, float]:

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from secformer_rt.errors import BadConfigError
 from secformer_rt.graph.preset import explain
@@ -61,10 +69,10 @@ class Tls(_Strict):
 class Timeouts(_Strict):
     """Seconds."""
 
-    connect_s: float = Field(default=30.0, gt=0)  # for a peer to come up
-    handshake_s: float = Field(default=10.0, gt=0)  # for a caller to say what it wants
-    progress_s: float = Field(default=30.0, gt=0)  # without any sign of life in a run
-    run_s: float = Field(default=3600.0, gt=0)  # for all of a client's run, whatever its signs of life
+    connect_s: FiniteFloat = Field(default=30.0, gt=0)  # for a peer to come up
+    handshake_s: FiniteFloat = Field(default=10.0, gt=0)  # for a caller to say what it wants
+    progress_s: FiniteFloat = Field(default=30.0, gt=0)  # without any sign of life in a run
+    run_s: FiniteFloat = Field(default=3600.0, gt=0)  # for all of a client's run, whatever its signs of life
 
 
 class Store(_Strict):

@@ -10,7 +10,7 @@ from math import ceil, exp, log2
 
 from secformer_rt.graph.iterations import Iteration
 from secformer_rt.graph.preset import Comparison, ExactSoftmax, TwoQuad
-from secformer_rt.protocols.core import Protocol, Secret, booked, parallel
+from secformer_rt.protocols.core import Opened, Protocol, Secret, booked, parallel
 from secformer_rt.protocols.inverse import inverse
 from secformer_rt.protocols.linear import secret_matmul
 from secformer_rt.protocols.masking import open_elementwise, open_masked, open_modulo
@@ -81,7 +81,7 @@ def narrow_two_quad(
 ) -> Protocol[Secret]:
     """2Quad as :func:`~.softmax.two_quad_attend`: ``(w V) (eta / sum)``, ``w = ((s + c) m)^2 / eta``.
 
-    Cost: the division's rounds and 1 more (3 with a mask), of which the values' opening shares the first.
+    Cost: the division's rounds and 1 more (2 with a mask), of which the values' opening shares the first.
     Error: 2^-18 (eta / sum) |V| for a row, and the division's.
     Security: every opening is masked by :func:`open_masked` or a truncation.
     """
@@ -93,15 +93,16 @@ def narrow_two_quad(
     weight_ring = min(WORD, max(matmul_ring + shift, ring_for(square, 2.0**exponent) + 1))
     offset = round(choice.offset * 2**given.frac)
     if given.mask is None:
-        scores = yield from _opened(scores, given, weight_ring, matmul_ring, shares=False)
-        shifted = replace(truncated_opening(scores).form, ring=weight_ring).plus(offset)
+        opened = yield from _opening_of(scores, given, weight_ring, matmul_ring)
+        shifted = opened.form.plus(offset)
     else:
-        # Scores and the constant fit a ring as narrow as theirs, or one bit wider.
+        # A ring that holds the scores or the constant, and one bit for their sum.
         left = max(scores.ring - (scores.frac - given.frac), ring_for(given.frac, choice.offset)) + 1
-        scores = yield from _opened(scores, given, left, matmul_ring, shares=False)
-        shifted = replace(truncated_opening(scores).form, ring=left).plus(offset)
-        keys = yield from open_elementwise(given.mask.local(given.mask.share[:, None, None, :]))
-        masked = yield from product(shifted, keys.form)
+        mask = given.mask.local(given.mask.share[:, None, None, :])
+        opened, keys = yield from parallel(
+            _opening_of(scores, given, left, matmul_ring), open_elementwise(mask)
+        )
+        masked = yield from product(opened.form.plus(offset), keys.form)
         (masked,) = yield from truncate_many(masked, (given.frac,), weight_ring, shares=False)
         shifted = truncated_opening(masked).form
     squares = yield from product(shifted, shifted)
@@ -166,6 +167,11 @@ def _opened(
         truncate_many(scores, (given.frac,), bits, shares=shares), _opening(given.values, matmul_ring)
     )
     return truncated
+
+
+def _opening_of(scores: Secret, given: Attention, bits: int, matmul_ring: int) -> Protocol[Opened]:
+    """The same, for those who need the opening alone."""
+    return truncated_opening((yield from _opened(scores, given, bits, matmul_ring, shares=False)))
 
 
 def _opening(values: Secret, ring: int) -> Protocol[list[Secret]]:

@@ -63,13 +63,14 @@ def product(*forms: Form, weights: Tensor | None = None, plus: Tensor | None = N
     tensors, of which T deals shares. Monomials whose powers of two vanish in the ring are dropped,
     and of the others only as many bits are dealt as survive. With ``weights``, public (J,), the result's
     first axis, of length J, is added up times these. ``plus`` is this server's share of what is added to the
-    product, which it broadcasts to, with as many fraction bits.
+    product, which it broadcasts to, with as many fraction bits; not together with weights.
 
     For two plain openings this is Beaver's triple: ``xy = XY - X b - Y a + ab``.
 
     Cost: 0 rounds; 0 bytes; dealer: one word an element and monomial of degree two or more (one for a
     plain product; three for two truncated values).
     """
+    assert plus is None or weights is None
     ring = min(form.ring for form in forms)
     server, frac = forms[0].server, sum(form.frac for form in forms)
     keys = _expand(tuple(tuple((t.exponent, t.ref, t.bit) for t in form.terms) for form in forms), ring)

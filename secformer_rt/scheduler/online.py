@@ -115,8 +115,9 @@ class ServerBackend:
         """What this server sends of each opening."""
         found, at = [], 0
         for (_, opening), (_, size) in zip(openings, record, strict=True):
-            found.append(_packed(opening, self._outgoing[at:]))
-            at += room_words(size)
+            room = room_words(size)
+            found.append(_packed(opening, self._outgoing[at : at + room]))
+            at += room
         return found
 
     def _receive(self, number: int, tag: int, total: int) -> memoryview:

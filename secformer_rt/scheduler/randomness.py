@@ -64,10 +64,10 @@ class Material:
         self._expanded: dict[int, tuple[Tensor, ...]] = {}
         self._next = 0
         self.prepared_bytes = self.expanded_bytes = 0
-        offset, stream = 0, received.numpy()
+        offset, sent = 0, received.numpy()
         ends = dict.fromkeys(range(len(plan.deals)), 0)
         for index, position, item in plan.corrections(server):
-            self._sent[index, position] = stream[offset : offset + item.size]
+            self._sent[index, position] = sent[offset : offset + item.size]
             ends[index] = offset = offset + item.size
         self._ends = list(accumulate(ends.values(), max))  # of what each deal has of the bytes received
         if offset != received.numel():

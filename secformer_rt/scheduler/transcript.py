@@ -1,4 +1,4 @@
-"""What both servers have opened so far, as one number that each holds against the other's."""
+"""What both servers have sent to open values so far, as one number that each holds against the other's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ NUMBER_BITS: Final = 32
 
 
 class Transcript:
-    """A running checksum of opened values; a server sends it along in the tag of its next message.
+    """A running checksum of what opens values; a server sends it along in the tag of its next message.
 
-    It costs no message and, at some 10 GB/s, next to no time. It notices that two servers who follow the same
-    plan no longer see the same values: a fault, not a lie, since whoever lies can compute it too. A value is
-    opened by the two messages that say its shares, which are what is noted: by both, whoever sent them.
+    It costs no message and, at some 10 GB/s, next to no time. What is noted is the shares that either server
+    has sent, as both see them, so it notices that they no longer open the same values: a fault between what
+    one packs and the other reads, not what either computes of it, and no lie, since whoever lies can compute
+    it too.
     """
 
     def __init__(self) -> None:

@@ -154,7 +154,7 @@ class ByteQueue(Generic[T]):
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits in the queue."""
+        """Whether nothing waits in the queue, not even word that it is closed."""
         return self._items.empty()
 
 
