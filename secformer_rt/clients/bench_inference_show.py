@@ -204,8 +204,9 @@ def _sentences(told: Mapping[str, Any]) -> list[str]:
         f" least cosine {told['cosine_min']:.7f}, and {told['cosine_min_of_preset']:.7f} with what the preset"
         " computes in plaintext.",
         f"Online takes {told['ratio_to_roofline']:,.1f} times what products, other kernels, bytes and rounds"
-        f" would at the peaks measured just now, at its best {told['ratio_to_roofline_least']:,.1f} times;"
-        f" without those other kernels {told['ratio_to_roofline_without_elementwise']:,.1f} times.",
+        " would at the peaks measured after each repeat, at its best"
+        f" {told['ratio_to_roofline_least']:,.1f} times; without those other kernels"
+        f" {told['ratio_to_roofline_without_elementwise']:,.1f} times.",
         f"{told['dealer_bytes'] / 1e6:,.1f} MB from the dealer; {links}; {machine['cores']} cores of"
         f" {machine['cpu']}.",
     ]

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secformer_rt.ring.buffers import whole_words
 from secformer_rt.ring.jit import as_flat, compiled
 from secformer_rt.ring.words import WORD_BITS, add, add_chosen, add_raised, check_shapes
 
@@ -32,7 +33,7 @@ def packed_size(count: int, bits: int) -> int:
 
 def room_words(size: int) -> int:
     """Words of memory that a stream of so many bytes is written to."""
-    return (size + 7) // 8 + SPARE_WORDS
+    return 8 * whole_words(size) // WORD_BITS + SPARE_WORDS
 
 
 def pack_words(
@@ -123,16 +124,8 @@ def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Stream:
         if compiled() and bits < WORD_BITS:
             from secformer_rt.ring import fused_bits
 
-            fused_bits.pack_words(
-                *_fast(bits),
-                some.view(np.uint64),
-                less.view(np.uint64),
-                True,
-                bits,
-                0,
-                0,
-                out[at * bits // 64 :],
-            )
+            stream, mine = out[at * bits // 64 :], some.view(np.uint64)
+            fused_bits.pack_words(*_fast(bits), mine, less.view(np.uint64), True, bits, 0, 0, stream)
         else:
             packed = pack_words(torch.from_numpy(some - less), bits)
             found[at * bits // 8 :][: packed.size] = packed
