@@ -76,3 +76,9 @@ def test_certificates_are_looked_for_beside_the_file(tmp_path: Path) -> None:
 
 def test_plain_text_must_be_asked_for(tmp_path: Path) -> None:
     assert load_settings(written(tmp_path, insecure=True)).encryption() is None
+
+
+@pytest.mark.parametrize("name", ["connect_s", "handshake_s", "progress_s", "run_s"])
+def test_waits_end(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadConfigError, match=rf"timeouts\.{name}: input should be a finite number"):
+        load_settings(written(tmp_path, insecure=True, timeouts={name: float("inf")}))
