@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from secformer_rt.clients.bench_growth import Grown, as_planned, grow
 from secformer_rt.clients.bench_job import MakeBatch
 from secformer_rt.clients.cluster import LocalCluster
 from secformer_rt.clients.connection import OnWait, Servers
-from secformer_rt.clients.data_owner import Answer, DataOwner
+from secformer_rt.clients.data_owner import Answer, DataOwner, await_rest
 from secformer_rt.clients.limits import Limits, Roofline, measure_limits
 from secformer_rt.clients.machine import this_machine
 from secformer_rt.clients.main_job import Job, as_used, describe_job
@@ -147,9 +148,10 @@ def bench_inference(
                 size, tokens, padded = job.batches[0].size, job.batches[0].tokens, job.batches[0].padded
                 asked = 1 + repeats + PROFILED
                 ahead = prepare(servers, model.model_id, manifest, size, tokens, padded, asked, on_progress)
-            turns = _by_turns(owner, job, encoder, repeats, settings, on_progress)
+            rest = partial(await_rest, servers)
+            turns = _by_turns(owner, rest, job, encoder, repeats, settings, on_progress)
             on_progress(Stage("profile"))
-            profiled = tuple(owner.infer(job.batches[0], profiled=True) for _ in range(PROFILED))
+            profiled = tuple(_profiled(owner, rest, job.batches[0]) for _ in range(PROFILED))
             volley = None
             if in_flight > 1:
                 on_progress(Stage("in flight"))
@@ -219,8 +221,14 @@ class _Turns:
     limits: list[Limits]
 
 
+def _profiled(owner: DataOwner, rest: Callable[[], None], batch: Batch) -> Answer:
+    rest()
+    return owner.infer(batch, profiled=True)
+
+
 def _by_turns(
     owner: DataOwner,
+    rest: Callable[[], None],
     job: Job,
     encoder: Architecture,
     repeats: int,
@@ -232,7 +240,9 @@ def _by_turns(
     answers, seconds, limits = [], [], []
     for number in range(repeats + 1):  # the first compiles, plans and fills caches
         on_progress(Stage("inference", number, repeats + 1))
+        rest()
         answers.append(as_planned(owner.infer(batch)))
+        rest()
         output, taken = _fastest(plain, batch)
         seconds.append(taken)
         if number:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from secformer_rt.clients.connection import Servers, await_report
@@ -25,7 +26,7 @@ from secformer_rt.scheduler.provisioning import encode_input
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 
-_MODELS = TypeAdapter(dict[str, Manifest])
+POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ class Answer:
         return by_link(self.reports, self.links)
 
 
+class _Described(BaseModel):
+    """What a server says of itself."""
+
+    models: dict[str, Manifest]
+    at_rest: bool
+
+
 def describe(servers: Servers) -> dict[str, Manifest]:
     """The models that both servers hold, by id.
 
@@ -64,8 +72,7 @@ def describe(servers: Servers) -> dict[str, Manifest]:
         MismatchError: the servers describe a model differently.
         DesyncError: a server's description is not valid.
     """
-    with servers.call("Infer", "data-owner", "describe", b"{}") as (links, _):
-        first, second = (_models(link) for link in links)
+    first, second = (described.models for described in _described(servers))
     common = {key: manifest for key, manifest in first.items() if key in second}
     for key, manifest in common.items():
         if manifest != second[key]:
@@ -73,10 +80,25 @@ def describe(servers: Servers) -> dict[str, Manifest]:
     return common
 
 
-def _models(link: Link) -> dict[str, Manifest]:
+def await_rest(servers: Servers) -> None:
+    """Wait until neither server serves a run, or expands what is prepared for the next one.
+
+    Raises:
+        DesyncError: a server's description is not valid.
+    """
+    while not all(described.at_rest for described in _described(servers)):
+        time.sleep(POLL_S)
+
+
+def _described(servers: Servers) -> list[_Described]:
+    with servers.call("Infer", "data-owner", "describe", b"{}") as (links, _):
+        return [_parsed(link) for link in links]
+
+
+def _parsed(link: Link) -> _Described:
     data = link.receive_control(wire_pb2.Report).json
     try:
-        return _MODELS.validate_json(data)
+        return _Described.model_validate_json(data)
     except ValidationError as error:
         raise DesyncError(f"{link.peer} describes its models in a way this version cannot read.") from error
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from secformer_rt.errors import StoreError
+from secformer_rt.parties.idle import Turn
 from secformer_rt.parties.logs import RUN_DIGITS, say
+from secformer_rt.parties.offline import Offline
 from secformer_rt.parties.sealed import Reader
 from secformer_rt.parties.stock import Stock
+from secformer_rt.scheduler.plan import Plan
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 
@@ -26,7 +26,7 @@ class Taken:
     """A prepared inference that this run uses: nobody else can, whatever becomes of the run."""
 
     run_id: str  # that dealt it
-    tensors: list[Tensor]
+    offline: Offline
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,8 @@ class Ahead:
 
     stock: Stock
     key: tuple[str, str]
+    plan: Plan
+    turn: Turn
 
     def has_any(self) -> bool:
         """Whether there is something to agree on."""
@@ -57,10 +59,9 @@ class Ahead:
             return None
         run_id, reader = found
         try:
-            with closing(reader):
-                hello.prepared.append(bytes.fromhex(run_id))
-                link.send_hello(hello)
-                return _read(run_id, reader, link)
+            hello.prepared.append(bytes.fromhex(run_id))
+            link.send_hello(hello)
+            return self._read(run_id, reader, link)
         finally:
             self.stock.release(run_id)
 
@@ -99,29 +100,33 @@ class Ahead:
             )
         reader = self._take(run_id)
         self.stock.release(run_id)
-        return _read(run_id, reader, link)
+        return self._read(run_id, reader, link)
 
     def _take(self, run_id: str) -> Reader | None:
         """None if it turns out to be of no use."""
         try:
-            return self.stock.take(run_id, self.key)
+            reader = self.stock.take(run_id, self.key)
         except StoreError as error:
             self.stock.release(run_id)
             _regret(error)
             return None
+        self.turn.keep(reader)
+        return reader
 
-
-def _read(run_id: str, reader: Reader | None, link: Link) -> Taken | None:
-    """What one has taken, unless either server cannot read its own: then neither uses it."""
-    tensors = None
-    if reader is not None:
-        try:
-            tensors = reader.tensors(mapped=True)
-        except StoreError as error:
-            _regret(error)
-    link.send_control(wire_pb2.Prepared(run_id=b"" if tensors is None else bytes.fromhex(run_id)))
-    theirs = link.receive_control(wire_pb2.Prepared).run_id.hex()
-    return Taken(run_id, tensors) if tensors is not None and theirs == run_id else None
+    def _read(self, run_id: str, reader: Reader | None, link: Link) -> Taken | None:
+        """What one has taken, unless either server cannot read its own: then neither uses it."""
+        offline = None
+        if reader is not None:
+            try:
+                offline = self.turn.restored(run_id, self.plan, reader)
+            except StoreError as error:
+                _regret(error)
+        link.send_control(wire_pb2.Prepared(run_id=b"" if offline is None else bytes.fromhex(run_id)))
+        theirs = link.receive_control(wire_pb2.Prepared).run_id.hex()
+        if offline is not None and theirs == run_id:
+            return Taken(run_id, offline)
+        self.turn.put_back()
+        return None
 
 
 def _regret(error: StoreError) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from secformer_rt.errors import BadConfigError, StoreError
 from secformer_rt.parties import durable
 from secformer_rt.parties.ahead import Ahead
+from secformer_rt.parties.idle import Turn
 from secformer_rt.parties.kept_models import KeptModels, ignore, model_size
 from secformer_rt.parties.logs import say
 from secformer_rt.parties.manifest import Manifest
@@ -25,6 +26,7 @@ from secformer_rt.parties.run_ids import BurntRuns
 from secformer_rt.parties.settings import Store
 from secformer_rt.parties.stock import Stock
 from secformer_rt.protocols.model import Model
+from secformer_rt.scheduler.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +96,11 @@ class Kept:
             else:
                 yield model_id, manifest, model
 
-    def ahead(self, model_id: str, plan: bytes) -> Ahead | None:
-        """What is prepared for a model and a plan, of a server that has a store."""
-        return None if self.stock is None else Ahead(self.stock, (model_id, plan.hex()))
+    def ahead(self, model_id: str, plan: Plan, turn: Turn) -> Ahead | None:
+        """What is prepared for one run's model and plan, of a server that has a store."""
+        if self.stock is None:
+            return None
+        return Ahead(self.stock, (model_id, plan.digest().hex()), plan, turn)
 
     @contextmanager
     def keeping_model(self, model_id: str, manifest: Manifest) -> Iterator[Callable[[Tensor], None]]:

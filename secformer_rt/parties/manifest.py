@@ -19,7 +19,7 @@ from secformer_rt.graph.ranges import Calibration
 from secformer_rt.protocols.lowering import Lowering
 from secformer_rt.transport import wire_pb2
 
-PROTOCOL_VERSION = 9
+PROTOCOL_VERSION = 10
 RUN_ID_BYTES = 16
 
 Purpose = Literal["describe", "provision", "prepare", "infer", "diagnose"]

@@ -9,8 +9,8 @@ from functools import partial
 
 import torch
 
+from secformer_rt.parties.dealt import dealt, dealt_seed
 from secformer_rt.parties.manifest import Manifest, Request
-from secformer_rt.parties.offline import dealt, dealt_seed
 from secformer_rt.parties.report import PartyReport
 from secformer_rt.parties.session import Neighbours, open_session
 from secformer_rt.parties.stock import About, Stock

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from secformer_rt.ring.slab import Slab
 
@@ -17,17 +15,16 @@ class Room:
         self._free: list[Slab] = []
         self._lock = threading.Lock()
 
-    @contextmanager
-    def granted(self, wanted: int) -> Iterator[Slab]:
-        """Memory for the block, and for nothing after it: as much as is wanted, or is left."""
+    def take(self, wanted: int) -> Slab:
+        """Memory until it is given back: as much as is wanted, or is left."""
         with self._lock:
-            slab = self._found(wanted)
-        try:
-            yield slab
-        finally:
-            slab.clear()
-            with self._lock:
-                self._free.append(slab)
+            return self._found(wanted)
+
+    def give(self, slab: Slab) -> None:
+        """Give back what was taken: what is in it counts no more."""
+        slab.clear()
+        with self._lock:
+            self._free.append(slab)
 
     def _found(self, wanted: int) -> Slab:
         fitting = [slab for slab in self._free if slab.nbytes >= wanted]

@@ -17,7 +17,9 @@ from torch import Tensor
 from secformer_rt.errors import MismatchError, PeerLostError
 from secformer_rt.parties.admission import admit
 from secformer_rt.parties.checkup import Checkup
+from secformer_rt.parties.dealt import dealt, dealt_seed
 from secformer_rt.parties.heartbeat import heartbeat
+from secformer_rt.parties.idle import Idle, Turn
 from secformer_rt.parties.journal import inferred
 from secformer_rt.parties.kept import Kept
 from secformer_rt.parties.logs import RUN_DIGITS, note, say, short
@@ -31,8 +33,7 @@ from secformer_rt.parties.manifest import (
     make_hello,
     parse,
 )
-from secformer_rt.parties.memory import give_back, given_back
-from secformer_rt.parties.offline import dealt, dealt_seed, restored, seed_tensor, stored_bytes
+from secformer_rt.parties.offline import seed_tensor, stored_bytes
 from secformer_rt.parties.plans import PlanCache
 from secformer_rt.parties.preparation import prepare
 from secformer_rt.parties.profile import Laps, Unprofiled, profiling
@@ -81,7 +82,7 @@ class ComputeServer:
         self._lock = threading.Lock()
         self._models: dict[str, _Provisioned] = {}
         self._kept = Kept(around.role, around.settings.store)
-        self._room = Room(around.settings.expand_gb * 1e9)
+        self._idle = Idle(around.index, around.role, self._kept.stock, Room(around.settings.expand_gb * 1e9))
         with torch.inference_mode():
             for model_id, manifest, model in self._kept.load_models(around.index):
                 self._models[model_id] = _Provisioned(manifest, model)
@@ -95,7 +96,8 @@ class ComputeServer:
         return handlers
 
     def close(self) -> None:
-        """Let go of what is kept on disk."""
+        """Stop what is done while idle, and let go of what is kept on disk."""
+        self._idle.close()
         self._kept.close()
 
     def plans(self) -> list[PlanCache]:
@@ -114,7 +116,11 @@ class ComputeServer:
         hello, description = self._greet(client, caller, "model-owner")
         manifest = parse(Manifest, description, client.peer)
         mine = self._agree(client, hello, "provision", manifest, "model-owner")
-        with open_session(self._around, client, mine, description) as session, torch.inference_mode():
+        with (
+            self._idle.halted(client),
+            open_session(self._around, client, mine, description) as session,
+            torch.inference_mode(),
+        ):
             seed = SecretSeed(session.dealer.receive_control(wire_pb2.Seed).seed)
             with self._kept.keeping_model(hello.run_id.hex(), manifest) as keep:
                 model = self._receive_model(session, manifest, seed, keep)
@@ -123,7 +129,6 @@ class ComputeServer:
                 if hello.run_id.hex() in self._models:
                     raise MismatchError("This model has been provisioned before: take a new run id.")
                 self._models[hello.run_id.hex()] = _Provisioned(manifest, model)
-            give_back()
             self._report(session, PartyReport.of(self._around.role, session.traffic(self._around.peer_role)))
 
     def _infer(self, client: Link, caller: Caller) -> None:
@@ -140,21 +145,35 @@ class ComputeServer:
             raise MismatchError(f"{self._around.role} holds no model {request.model_id}: provision it again.")
         with heartbeat([client]):
             lowering, plan = provisioned.plans.get(provisioned.manifest, request)
-        if hello.purpose == "prepare":
+        with self._idle.halted(client, (request.model_id, plan)) as turn:
+            if hello.purpose != "prepare":
+                self._answer(client, hello, request, provisioned, lowering, plan, turn)
+                return
             stock = self._kept.room_for(request.wanted * stored_bytes(plan, self._around.index))
             mine = self._agree(client, hello, "prepare", provisioned.manifest, client.peer, plan.digest())
+            turn.make_room()
             prepare(self._around, stock, client, mine, request, provisioned.manifest, provisioned.model, plan)
-            return
+
+    def _answer(
+        self,
+        client: Link,
+        hello: wire_pb2.Hello,
+        request: Request,
+        provisioned: _Provisioned,
+        lowering: Lowering,
+        plan: Plan,
+        turn: Turn,
+    ) -> None:
         mine = self._agree(client, hello, "infer", provisioned.manifest, "data-owner", plan.digest())
-        ahead = self._kept.ahead(request.model_id, plan.digest())
+        ahead = self._kept.ahead(request.model_id, plan, turn)
+        description = request.model_dump_json().encode()
         began = time.perf_counter()
         with (
-            given_back(),
             open_session(self._around, client, mine, description, ahead) as session,
-            self._room.granted(plan.expanded_bytes(inf)) as slab,
             torch.inference_mode(),
             profiling(request.profiled) as laps,
         ):
+            slab = turn.grant(plan.expanded_bytes(inf))
             self._run(session, lowering, plan, provisioned.model, slab, began, laps)
 
     def _greet(self, client: Link, caller: Caller, *roles: str) -> tuple[wire_pb2.Hello, bytes]:
@@ -186,7 +205,8 @@ class ComputeServer:
         """Tell a client which models there are: everything about them but the weights."""
         with self._lock:
             models = {key: p.manifest.model_dump(mode="json") for key, p in self._models.items()}
-        client.send_control(wire_pb2.Report(json=json.dumps(models).encode()))
+        told = {"models": models, "at_rest": self._idle.at_rest()}
+        client.send_control(wire_pb2.Report(json=json.dumps(told).encode()))
 
     def _receive_model(
         self, session: Session, manifest: Manifest, seed: SecretSeed, keep: Callable[[Tensor], None]
@@ -237,7 +257,7 @@ class ComputeServer:
             tell_masks(session.client, graph, plan, seed)
             offline = dealt(session, seed, plan, server, model, slab)
         else:
-            offline = restored(plan, server, session.taken.tensors)
+            offline = session.taken.offline
             tell_masks(session.client, graph, plan, offline.seed)
             offline.material.expand(slab)
         backend = ServerBackend(

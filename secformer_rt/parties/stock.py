@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -155,6 +155,21 @@ class Stock:
         """The run that dealt it has ended well."""
         with self._lock:
             self._items[run_id].settled = True
+
+    def peek(self, run_id: str) -> list[Tensor]:
+        """What one holds, in memory of its own. It is not used, and must not be before it is taken.
+
+        Raises:
+            StoreError: it is held no more, or damaged.
+        """
+        with self._lock:
+            item = self._items.get(run_id)
+        if item is None:
+            raise StoreError(f"{self._role} holds this prepared inference no more.")
+        with closing(Reader(item.path)) as reader:
+            if _parsed(reader) != item.about:
+                raise damaged(item.path)
+            return reader.tensors()
 
     def take(self, run_id: str, key: tuple[str, str]) -> Reader:
         """Use one: it is gone from the disk, for good, before its first tensor is read from what is returned.

@@ -100,10 +100,20 @@ class Material:
                 self._expand(index, slab)
         arrive(self._received.numel())
 
-    def expand(self, slab: Slab) -> None:
-        """Expand shares that the online phase will take, the first ones first, as many as the slab holds."""
+    def expand(self, slab: Slab, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Expand shares that the online phase will take, the first ones first, as many as the slab holds.
+
+        Nothing may have been taken yet.
+
+        Args:
+            slab: with what has been expanded before, if that was stopped, and nothing else.
+            stopped: asked before each correlation: whether to leave the rest for another call.
+        """
         for index, _ in self._plan.expanded(slab.nbytes):
-            self._expand(index, slab)
+            if index not in self._expanded:
+                if stopped():
+                    return
+                self._expand(index, slab)
 
     def _expand(self, index: int, slab: Slab) -> None:
         shares = tuple(self._shares(index, slab.place))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from secformer_rt.clients.connection import Servers
+from secformer_rt.parties import idle
 from secformer_rt.parties.stock import Stock
 from tests.clients.deployment import Small, small_model
 from tests.parties.stocked import Parties
@@ -32,7 +33,9 @@ def model_id(servers: Servers, model: Small) -> str:
 
 
 @pytest.fixture
-def parties(everybody: Parties) -> Parties:
+def parties(everybody: Parties, monkeypatch: pytest.MonkeyPatch) -> Parties:
+    """With nothing prepared; servers that are idle do nothing."""
+    monkeypatch.setattr(idle, "PAUSE_S", 3600.0)
     everybody.empty()
     return everybody
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -73,7 +74,7 @@ def ask(settings: Settings, called: Role, rpc: str, purpose: Purpose, certificat
         link.send_hello(make_hello(role, os.urandom(16), purpose))
         link.send_control(wire_pb2.Manifest(json=b"{}"))
         if purpose == "describe":
-            assert link.receive_control(wire_pb2.Report).json == b"{}"
+            assert json.loads(link.receive_control(wire_pb2.Report).json)["models"] == {}
         else:
             link.receive_hello()
 
