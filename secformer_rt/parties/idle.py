@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -17,7 +17,7 @@ from typing import Final
 
 import torch
 
-from secformer_rt.errors import StoreError
+from secformer_rt.errors import SecformerError
 from secformer_rt.parties.heartbeat import heartbeat
 from secformer_rt.parties.logs import RUN_DIGITS, bound, say
 from secformer_rt.parties.memory import give_back
@@ -63,7 +63,14 @@ class Idle:
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
         self._aim: Aim | None = None
+        self._first: Callable[[], Aim | None] = lambda: None
         self._expanded: Expanded | None = None  # only the thread touches it while there is one
+
+    def begin(self, first: Callable[[], Aim | None]) -> None:
+        """Work ahead before the first run, too, for what this tells: it may take a while."""
+        with self._lock:
+            self._first = first
+            self._start(None)
 
     @contextmanager
     def halted(self, client: Link, aim: Aim | None = None) -> Iterator[Turn]:
@@ -90,9 +97,9 @@ class Idle:
             if not idle:
                 turn.clean_up()
 
-    def _start(self, turn: Turn) -> None:
+    def _start(self, turn: Turn | None) -> None:
         self._halt = threading.Event()
-        arguments = (turn, self._aim, self._halt)
+        arguments = (turn, self._halt)
         self._thread = threading.Thread(target=self._work, args=arguments, name="idle", daemon=True)
         self._thread.start()
 
@@ -131,27 +138,32 @@ class Idle:
         if expanded is not None:
             self._room.give(expanded.slab)
 
-    def _work(self, turn: Turn, aim: Aim | None, halt: threading.Event) -> None:
+    def _work(self, turn: Turn | None, halt: threading.Event) -> None:
         halted = halt.wait(PAUSE_S)
-        turn.clean_up()
-        if halted or self._stock is None or aim is None:
+        if turn is not None:
+            turn.clean_up()
+        if halted or self._stock is None:
             return
         with bound(role=self._role), torch.inference_mode():
-            began = time.perf_counter()
             try:
-                expanded = self._next(self._stock, *aim)
-                if expanded is None:
-                    return
-                before = expanded.offline.material.expanded_bytes
-                expanded.offline.material.expand(expanded.slab, halt.is_set)
-            except (StoreError, MemoryError, RuntimeError) as error:  # torch's for want of memory is the last
+                aim = self._aim or self._first()
+                if aim is not None:
+                    self._expand(self._stock, *aim, halt)
+            except (SecformerError, MemoryError, RuntimeError) as error:  # torch's for want of memory
                 self._forget()  # the run that takes it will see, and both servers hear of it then
-                reason = str(error) if isinstance(error, StoreError) else type(error).__name__
+                reason = str(error) if isinstance(error, SecformerError) else type(error).__name__
                 say(logger, "not expanded ahead", logging.WARNING, reason=reason)
-                return
-            if size := expanded.offline.material.expanded_bytes - before:
-                run_id, seconds = expanded.run_id[:RUN_DIGITS], time.perf_counter() - began
-                say(logger, "expanded ahead", prepared=run_id, bytes=size, seconds=seconds)
+
+    def _expand(self, stock: Stock, model_id: str, plan: Plan, halt: threading.Event) -> None:
+        began, expanded = time.perf_counter(), self._next(stock, model_id, plan)
+        if expanded is None:
+            return
+        material = expanded.offline.material
+        before = material.expanded_bytes
+        material.expand(expanded.slab, halt.is_set)
+        if size := material.expanded_bytes - before:
+            run_id, seconds = expanded.run_id[:RUN_DIGITS], time.perf_counter() - began
+            say(logger, "expanded ahead", prepared=run_id, bytes=size, seconds=seconds)
 
     def _next(self, stock: Stock, model_id: str, plan: Plan) -> Expanded | None:
         """What is in memory already if it is still held, else the oldest of the stock."""

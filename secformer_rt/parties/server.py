@@ -19,7 +19,7 @@ from secformer_rt.parties.admission import admit
 from secformer_rt.parties.checkup import Checkup
 from secformer_rt.parties.dealt import dealt, dealt_seed
 from secformer_rt.parties.heartbeat import heartbeat
-from secformer_rt.parties.idle import Idle, Turn
+from secformer_rt.parties.idle import Aim, Idle, Turn
 from secformer_rt.parties.journal import inferred
 from secformer_rt.parties.kept import Kept
 from secformer_rt.parties.logs import RUN_DIGITS, note, say, short
@@ -86,6 +86,17 @@ class ComputeServer:
         with torch.inference_mode():
             for model_id, manifest, model in self._kept.load_models(around.index):
                 self._models[model_id] = _Provisioned(manifest, model)
+        self._idle.begin(self._oldest)
+
+    def _oldest(self) -> Aim | None:
+        """What the oldest prepared inference is for: after a start, nothing tells what will be asked for."""
+        about = None if self._kept.stock is None else self._kept.stock.oldest()
+        provisioned = None if about is None else self._models.get(about.model_id)
+        if about is None or provisioned is None:
+            return None
+        shape = about.model_dump(include={"model_id", "batch", "tokens", "masked"})
+        _, plan = provisioned.plans.get(provisioned.manifest, Request(**shape))
+        return about.model_id, plan
 
     def handlers(self) -> dict[str, Handler]:
         """What this server answers. Only server 0 is called by its peer."""

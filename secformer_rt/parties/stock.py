@@ -101,11 +101,17 @@ class Stock:
         with self._lock:
             return {item.about.model_id for item in self._items.values()}
 
+    def oldest(self) -> About | None:
+        """What the oldest is for, of all that is held."""
+        with self._lock:
+            found = [item.about for item in self._items.values()]
+        return min(found, key=_age, default=None)
+
     def held(self, key: tuple[str, str]) -> list[str]:
         """Ids of what can be used for a model and a plan, oldest first."""
         with self._lock:
             found = [item.about for item in self._items.values() if item.about.key == key]
-        return [about.run_id for about in sorted(found, key=lambda about: (about.made, about.run_id))]
+        return [about.run_id for about in sorted(found, key=_age)]
 
     def knows(self, run_id: str) -> bool:
         """Whether it is held, being written, or taken by a run that the peer may not know of yet."""
@@ -229,6 +235,10 @@ class Stock:
     def close(self) -> None:
         """Let go of the journal."""
         self._issued.close()
+
+
+def _age(about: About) -> tuple[float, str]:
+    return about.made, about.run_id
 
 
 def read_about(path: Path) -> About | None:

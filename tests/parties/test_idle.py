@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,3 +167,21 @@ def test_too_little_memory_leaves_it_to_the_run(
     assert all_expanded(eager) == [None] * 2
     assert "not expanded ahead" in [record.message for record in caplog.records]
     assert eager.ask().prepared
+
+
+def test_a_server_that_starts_again_expands_the_oldest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "PAUSE_S", 0.0)
+    with ExitStack() as stack:
+        parties = Parties(tmp_path / "store", stack)
+        run_id, _ = parties.prepare(2).run_ids
+        for server in parties.servers:
+            server.close()
+            again = ComputeServer(server._around)
+            stack.callback(again.close)
+            thread = again._idle._thread
+            assert thread is not None
+            thread.join(30)
+            assert expanded(again) == run_id
+            assert [len(plans) for plans in again.plans()] == [1]
