@@ -26,7 +26,8 @@ from secformer_rt.scheduler.provisioning import encode_input
 from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.link import Link
 
-POLL_S: Final = 0.05
+POLL_S: Final = 0.2
+REST_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,13 @@ def describe(servers: Servers) -> dict[str, Manifest]:
 def await_rest(servers: Servers) -> None:
     """Wait until neither server serves a run, or expands what is prepared for the next one.
 
+    For a minute at most: servers that others ask all the time never rest.
+
     Raises:
         DesyncError: a server's description is not valid.
     """
-    while not all(described.at_rest for described in _described(servers)):
+    ends_at = time.monotonic() + REST_S
+    while not all(described.at_rest for described in _described(servers)) and time.monotonic() < ends_at:
         time.sleep(POLL_S)
 
 

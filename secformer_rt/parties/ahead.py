@@ -104,10 +104,12 @@ class Ahead:
 
     def _take(self, run_id: str) -> Reader | None:
         """None if it turns out to be of no use."""
+        self.turn.claim(run_id)
         try:
             reader = self.stock.take(run_id, self.key)
         except StoreError as error:
             self.stock.release(run_id)
+            self.turn.put_back()
             _regret(error)
             return None
         self.turn.keep(reader)
@@ -118,7 +120,7 @@ class Ahead:
         offline = None
         if reader is not None:
             try:
-                offline = self.turn.restored(run_id, self.plan, reader)
+                offline = self.turn.restored(self.plan, reader)
             except StoreError as error:
                 _regret(error)
         link.send_control(wire_pb2.Prepared(run_id=b"" if offline is None else bytes.fromhex(run_id)))

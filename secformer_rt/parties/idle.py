@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Final
 
 import torch
 
-from secformer_rt.errors import SecformerError
 from secformer_rt.parties.heartbeat import heartbeat
 from secformer_rt.parties.logs import RUN_DIGITS, bound, say
 from secformer_rt.parties.memory import give_back
@@ -73,35 +73,40 @@ class Idle:
             self._start(None)
 
     @contextmanager
-    def halted(self, client: Link, aim: Aim | None = None) -> Iterator[Turn]:
+    def halted(self, client: Link, aim: Aim | None = None, *, more: bool = False) -> Iterator[Turn]:
         """A run has its turn in this block, and nothing is expanded ahead until all such blocks have ended.
 
         Args:
             client: who asks, and is sent signs of life until the turn begins.
             aim: what is asked for.
+            more: whether the client has said that it will ask again at once.
         """
         with heartbeat([client]), self._lock:
-            self._runs += 1
             self._stop()
+            self._runs += 1
         turn = Turn(self, self._room)
         try:
             yield turn
         finally:
             turn.release()
             with self._lock:
-                self._runs -= 1
                 self._aim = aim or self._aim
-                idle = not self._runs and not self._closed
-                if idle:
-                    self._start(turn)
-            if not idle:
+                started = self._runs == 1 and not self._closed and self._start(turn, ahead=not more)
+                self._runs -= 1
+            if not started:
                 turn.clean_up()
 
-    def _start(self, turn: Turn | None) -> None:
+    def _start(self, turn: Turn | None, *, ahead: bool = True) -> bool:
+        """Whether the system has a thread for it."""
         self._halt = threading.Event()
-        arguments = (turn, self._halt)
-        self._thread = threading.Thread(target=self._work, args=arguments, name="idle", daemon=True)
-        self._thread.start()
+        arguments = (turn, ahead, self._halt)
+        thread = threading.Thread(target=self._work, args=arguments, name="idle", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
 
     def _stop(self) -> None:
         if self._thread is not None:
@@ -111,8 +116,9 @@ class Idle:
 
     def at_rest(self) -> bool:
         """Whether there is neither a run nor anything to do before the next one."""
-        with self._lock:
-            return not self._runs and (self._thread is None or not self._thread.is_alive())
+        # Without the lock, which is held while a thread ends: runs count until their thread has been noted.
+        runs, thread = self._runs, self._thread
+        return not runs and (thread is None or not thread.is_alive())
 
     def close(self) -> None:
         """Stop for good."""
@@ -138,24 +144,26 @@ class Idle:
         if expanded is not None:
             self._room.give(expanded.slab)
 
-    def _work(self, turn: Turn | None, halt: threading.Event) -> None:
-        halted = halt.wait(PAUSE_S)
+    def _work(self, turn: Turn | None, ahead: bool, halt: threading.Event) -> None:
+        halt.wait(PAUSE_S)
         if turn is not None:
             turn.clean_up()
-        if halted or self._stock is None:
+        if self._stock is None or not ahead or not self._room.size:
             return
         with bound(role=self._role), torch.inference_mode():
             try:
+                _go_on(halt)
                 aim = self._aim or self._first()
                 if aim is not None:
                     self._expand(self._stock, *aim, halt)
-            except (SecformerError, MemoryError, RuntimeError) as error:  # torch's for want of memory
-                self._forget()  # the run that takes it will see, and both servers hear of it then
-                reason = str(error) if isinstance(error, SecformerError) else type(error).__name__
-                say(logger, "not expanded ahead", logging.WARNING, reason=reason)
+            except _Halted:
+                pass
+            except Exception as error:  # the run that takes it will see, and both servers hear of it then
+                self._forget()
+                say(logger, "not expanded ahead", logging.WARNING, reason=type(error).__name__)
 
     def _expand(self, stock: Stock, model_id: str, plan: Plan, halt: threading.Event) -> None:
-        began, expanded = time.perf_counter(), self._next(stock, model_id, plan)
+        began, expanded = time.perf_counter(), self._next(stock, model_id, plan, halt)
         if expanded is None:
             return
         material = expanded.offline.material
@@ -165,7 +173,7 @@ class Idle:
             run_id, seconds = expanded.run_id[:RUN_DIGITS], time.perf_counter() - began
             say(logger, "expanded ahead", prepared=run_id, bytes=size, seconds=seconds)
 
-    def _next(self, stock: Stock, model_id: str, plan: Plan) -> Expanded | None:
+    def _next(self, stock: Stock, model_id: str, plan: Plan, halt: threading.Event) -> Expanded | None:
         """What is in memory already if it is still held, else the oldest of the stock."""
         held = stock.held((model_id, plan.digest().hex()))
         if self._expanded is not None and self._expanded.run_id in held:
@@ -173,9 +181,18 @@ class Idle:
         self._forget()
         if not held:
             return None
-        offline = restored(plan, self.server, stock.peek(held[0]))
+        offline = restored(plan, self.server, stock.peek(held[0], partial(_go_on, halt)))
         self._expanded = Expanded(held[0], offline, self._room.take(plan.expanded_bytes(inf)))
         return self._expanded
+
+
+class _Halted(Exception):  # noqa: N818 - no error
+    """A run has come."""
+
+
+def _go_on(halt: threading.Event) -> None:
+    if halt.is_set():
+        raise _Halted
 
 
 class Turn:
@@ -183,27 +200,33 @@ class Turn:
 
     def __init__(self, idle: Idle, room: Room) -> None:
         self._idle, self._room = idle, room
+        self._claimed: Expanded | None = None
         self._slab: Slab | None = None
         self._rest = ExitStack()
+
+    def claim(self, run_id: str) -> None:
+        """What is expanded of a prepared inference, if it is, is this run's: it is about to be struck."""
+        self._claimed = self._idle.take(run_id)
+        if self._claimed is not None:
+            self._slab = self._claimed.slab
 
     def keep(self, reader: Reader) -> None:
         """Close a file in the end: its name is gone, and to free its pages takes the system a while."""
         self._rest.callback(reader.close)
 
-    def restored(self, run_id: str, plan: Plan, reader: Reader) -> Offline:
-        """A prepared inference that this run has struck: from memory if it is expanded, else from its file.
+    def restored(self, plan: Plan, reader: Reader) -> Offline:
+        """What this run has struck: from memory if it was expanded, else from its file.
 
         Raises:
             StoreError: the file is damaged.
         """
-        expanded = self._idle.take(run_id)
-        if expanded is None:
-            return restored(plan, self._idle.server, reader.tensors(mapped=True))
-        self._slab = expanded.slab
-        return expanded.offline
+        if self._claimed is not None:
+            return self._claimed.offline
+        return restored(plan, self._idle.server, reader.tensors(mapped=True))
 
     def put_back(self) -> None:
-        """What was restored is not used after all, by anybody."""
+        """What was claimed is not used after all, by anybody."""
+        self._claimed = None
         if self._slab is not None:
             self._slab.clear()
 
@@ -220,6 +243,7 @@ class Turn:
 
     def release(self) -> None:
         """Let other runs have the memory."""
+        self._claimed = None
         if self._slab is not None:
             self._room.give(self._slab)
             self._slab = None

@@ -11,7 +11,7 @@ class Room:
     """So many bytes, which runs share: the first come are served. What one has used is kept for the next."""
 
     def __init__(self, size: float) -> None:
-        self._left = int(size)
+        self.size = self._left = int(size)
         self._free: list[Slab] = []
         self._lock = threading.Lock()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ Layout = Sequence[tuple[str, Shape]]
 VERSION: Final = 5
 HEADER_BYTES: Final = 16384
 CHECKSUM_BYTES: Final = 16
+READ_BYTES: Final = 1 << 26
 _MAGIC: Final = b"SFRTKEPT"
 _START: Final = struct.Struct("<8sII")
 _KINDS: Final = (torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -152,18 +153,19 @@ class Reader:
             self._file.close()
             raise damaged(path) from error
 
-    def tensors(self, *, mapped: bool = False) -> list[Tensor]:
+    def tensors(self, *, mapped: bool = False, between: Callable[[], None] = lambda: None) -> list[Tensor]:
         """All tensors, as views of one piece of memory with the file's bytes; the file is closed.
 
         Args:
             mapped: take the system's own copy, of which what is written to becomes this process's: for a
                 file that nobody else can reach any more, and soon.
+            between: called before each ``READ_BYTES`` of a copy; what it raises ends the reading.
 
         Raises:
             StoreError: a byte of the file has changed since it was written.
         """
         with self._file:
-            data = (self._mapped() if mapped else None) or self._copied()
+            data = (self._mapped() if mapped else None) or self._copied(between)
         if len(data) != self.size or xxh3_128(data[:-CHECKSUM_BYTES]).digest() != data[-CHECKSUM_BYTES:]:
             raise damaged(self.path)
         found, offset, whole = [], self._header, torch.from_numpy(np.frombuffer(data, np.uint8))
@@ -179,11 +181,13 @@ class Reader:
         except (OSError, ValueError):  # a system that cannot, or a file that is shorter by now
             return None
 
-    def _copied(self) -> memoryview:
+    def _copied(self, between: Callable[[], None]) -> memoryview:
         data, position = as_bytes(torch.empty(self.size, dtype=torch.uint8)), 0
         self._file.seek(0)
-        while position < self.size and (count := self._file.readinto(data[position:])):
+        between()
+        while count := self._file.readinto(data[position : position + READ_BYTES]):
             position += count
+            between()
         return data[:position]
 
     def close(self) -> None:

@@ -145,7 +145,7 @@ class ComputeServer:
     def _infer(self, client: Link, caller: Caller) -> None:
         hello, description = self._greet(client, caller, *CLIENTS)
         if hello.purpose == "describe":
-            self._describe(client)
+            self._describe(client, to_data_owner=hello.role == "data-owner")
             return
         if hello.purpose != "prepare":
             admit(caller, hello, self._around.role, "data-owner")
@@ -156,7 +156,8 @@ class ComputeServer:
             raise MismatchError(f"{self._around.role} holds no model {request.model_id}: provision it again.")
         with heartbeat([client]):
             lowering, plan = provisioned.plans.get(provisioned.manifest, request)
-        with self._idle.halted(client, (request.model_id, plan)) as turn:
+        more = hello.purpose == "prepare" and request.wanted > 1
+        with self._idle.halted(client, (request.model_id, plan), more=more) as turn:
             if hello.purpose != "prepare":
                 self._answer(client, hello, request, provisioned, lowering, plan, turn)
                 return
@@ -212,11 +213,14 @@ class ComputeServer:
         self._kept.runs.burn(hello.run_id)
         return mine
 
-    def _describe(self, client: Link) -> None:
-        """Tell a client which models there are: everything about them but the weights."""
+    def _describe(self, client: Link, *, to_data_owner: bool) -> None:
+        """Tell a client which models there are: everything about them but the weights.
+
+        A model owner is not told whether anybody asks.
+        """
         with self._lock:
             models = {key: p.manifest.model_dump(mode="json") for key, p in self._models.items()}
-        told = {"models": models, "at_rest": self._idle.at_rest()}
+        told = {"models": models, "at_rest": to_data_owner and self._idle.at_rest()}
         client.send_control(wire_pb2.Report(json=json.dumps(told).encode()))
 
     def _receive_model(

@@ -8,7 +8,7 @@ an inference at most, and a file that somebody copies back is refused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,8 +162,12 @@ class Stock:
         with self._lock:
             self._items[run_id].settled = True
 
-    def peek(self, run_id: str) -> list[Tensor]:
+    def peek(self, run_id: str, between: Callable[[], None]) -> list[Tensor]:
         """What one holds, in memory of its own. It is not used, and must not be before it is taken.
+
+        Args:
+            run_id: which one.
+            between: called every now and then; what it raises ends this.
 
         Raises:
             StoreError: it is held no more, or damaged.
@@ -175,7 +179,7 @@ class Stock:
         with closing(Reader(item.path)) as reader:
             if _parsed(reader) != item.about:
                 raise damaged(item.path)
-            return reader.tensors()
+            return reader.tensors(between=between)
 
     def take(self, run_id: str, key: tuple[str, str]) -> Reader:
         """Use one: it is gone from the disk, for good, before its first tensor is read from what is returned.

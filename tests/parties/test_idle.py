@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from secformer_rt.errors import PeerLostError
 from secformer_rt.parties import idle
 from secformer_rt.parties.sealed import Reader
 from secformer_rt.parties.server import ComputeServer
+from secformer_rt.parties.stock import Stock
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.scheduler.randomness import Material
 from tests.parties.stocked import BATCH, Parties
@@ -39,14 +43,14 @@ def all_expanded(parties: Parties) -> list[str | None]:
     return [expanded(server) for server in parties.servers]
 
 
+def refuses(*_: object, **__: object) -> None:
+    raise AssertionError("read or expanded while a client waits")
+
+
 def test_the_oldest_is_expanded_and_is_still_there(eager: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = eager.prepare(2).run_ids
     assert all_expanded(eager) == [first] * 2
     assert eager.held() == [{first, second}] * 2
-
-    def refuses(*_: object, **__: object) -> None:
-        raise AssertionError("read or expanded while a client waits")
-
     with monkeypatch.context() as patch:
         patch.setattr(idle, "PAUSE_S", 3600.0)
         patch.setattr(Reader, "tensors", refuses)
@@ -77,6 +81,8 @@ def test_what_was_stopped_is_gone_on_with(eager: Parties, monkeypatch: pytest.Mo
         patch.setattr(Material, "_expand", expand)
         eager.prepare()
         assert all(event.wait(30) for event in few)
+        patch.setattr(Reader, "tensors", refuses)
+        patch.setattr(idle, "PAUSE_S", 3600.0)
         answer = eager.ask()
     assert answer.prepared
     for report in answer.reports:
@@ -139,10 +145,10 @@ def test_a_damaged_one_is_left_to_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(idle, "PAUSE_S", 3600.0)
         first, second = eager.prepare(2).run_ids
-    path = eager.directory / "server1" / f"{first}.prepared"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+        path = eager.directory / "server1" / f"{first}.prepared"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
     eager.model.provision(eager.client)
     assert all_expanded(eager) == [first, None]
     assert [record.message for record in caplog.records] == ["not expanded ahead"]
@@ -150,6 +156,72 @@ def test_a_damaged_one_is_left_to_the_run(
     assert all_expanded(eager) == [second] * 2
     assert eager.held() == [{second}] * 2
     assert eager.ask().prepared
+
+
+def test_two_at_once_use_different_ones(eager: Parties) -> None:
+    ids = eager.prepare(2).run_ids
+    assert all_expanded(eager) == [ids[0]] * 2
+    views = Views()
+    with views.recording(), ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: eager.ask(), range(2)))
+    assert all(answer.prepared for answer in answers)
+    assert eager.held() == [set()] * 2
+    seen = [received.tobytes() for _, received in views.openings["server0"] if received.size >= 16]
+    assert len(seen) == len(set(seen)) > 100
+    await_rest(eager.client)
+    for server in eager.servers:
+        room = server._idle._room
+        assert room._left + sum(slab.nbytes for slab in room._free) == room.size
+
+
+def test_a_run_does_not_wait_for_a_file_to_be_read(
+    eager: Parties, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reading ends when a run comes, which then reads the file itself."""
+    real, reading = Stock.peek, [threading.Event(), threading.Event()]
+
+    def peek(stock: Stock, run_id: str, between: Callable[[], None]) -> Any:
+        server = eager.stocks.index(stock)
+        reading[server].set()
+        assert eager.servers[server]._idle._halt.wait(30)
+        tensors = real(stock, run_id, between)
+        raise AssertionError(f"read {len(tensors)} tensors though a run waits")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stock, "peek", peek)
+        eager.prepare()
+        assert all(event.wait(30) for event in reading)
+        patch.setattr(idle, "PAUSE_S", 3600.0)
+        assert eager.ask().prepared
+    assert [expanded(server) for server in eager.servers] == [None] * 2
+    assert not caplog.records  # of what went on to read
+
+
+@pytest.mark.parametrize("failing", ["start", "work"])
+def test_a_server_that_cannot_work_ahead_still_serves(
+    eager: Parties, monkeypatch: pytest.MonkeyPatch, failing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "idle":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    def read(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        if failing == "start":
+            patch.setattr(threading.Thread, "start", start)
+        else:
+            patch.setattr(Reader, "_copied", read)
+        eager.prepare(2)
+        assert all_expanded(eager) == [None] * 2
+        assert eager.ask().prepared
+    assert ("not expanded ahead" in [record.message for record in caplog.records]) is (failing == "work")
+    assert eager.ask().prepared
+    assert all_expanded(eager) == [None] * 2
 
 
 def test_too_little_memory_leaves_it_to_the_run(
