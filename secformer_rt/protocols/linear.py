@@ -161,5 +161,6 @@ def secret_matmul(x: Secret, y: Secret, *, transpose: bool = False, ring: int = 
     dealt = yield from deal(MatrixProduct(left.mask, right.mask, shape, transpose, ring))
     total = dealt.shares[0].to(number_type(ring))
     total = _matmul(left.public, factor_share, ring, total)
-    total = _matmul(-left.share, factor, ring, total)
+    # Of the two factors this one may be smaller, and is converted anyway.
+    total = _matmul(left.share, -factor.to(number_type(ring)), ring, total)
     return Secret(x.server, total, x.frac + y.frac, ring)

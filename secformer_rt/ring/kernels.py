@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from types import ModuleType
@@ -209,7 +210,13 @@ def harmonic_sum(
 
 def absent(like: Tensor) -> Tensor:
     """A tensor with a shape and no values: whoever reads it by mistake fails."""
-    return torch.empty(like.shape, dtype=like.dtype, device="meta")
+    return _absent(tuple(like.shape), like.dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _absent(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    # To make one takes longer than to make a small tensor that has values.
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def _products(layout: Backend) -> ModuleType:
