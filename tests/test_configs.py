@@ -82,3 +82,12 @@ def test_plain_text_must_be_asked_for(tmp_path: Path) -> None:
 def test_waits_end(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadConfigError, match=rf"timeouts\.{name}: input should be a finite number"):
         load_settings(written(tmp_path, insecure=True, timeouts={name: float("inf")}))
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [("expand_gb", {"expand_gb": float("inf")}), ("store.limit_gb", {"store": {"limit_gb": float("inf")}})],
+)
+def test_memory_and_disks_end(tmp_path: Path, key: str, given: dict[str, object]) -> None:
+    with pytest.raises(BadConfigError, match=rf"{key}: input should be a finite number"):
+        load_settings(written(tmp_path, insecure=True, **given))

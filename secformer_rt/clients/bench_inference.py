@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -148,10 +147,10 @@ def bench_inference(
                 size, tokens, padded = job.batches[0].size, job.batches[0].tokens, job.batches[0].padded
                 asked = 1 + repeats + PROFILED
                 ahead = prepare(servers, model.model_id, manifest, size, tokens, padded, asked, on_progress)
-            rest = partial(await_rest, servers)
-            turns = _by_turns(owner, rest, job, encoder, repeats, settings, on_progress)
+            await_rest(servers)
+            turns = _by_turns(servers, owner, job, encoder, repeats, settings, on_progress)
             on_progress(Stage("profile"))
-            profiled = tuple(_profiled(owner, rest, job.batches[0]) for _ in range(PROFILED))
+            profiled = tuple(_asked(servers, owner, job.batches[0], profiled=True) for _ in range(PROFILED))
             volley = None
             if in_flight > 1:
                 on_progress(Stage("in flight"))
@@ -221,14 +220,16 @@ class _Turns:
     limits: list[Limits]
 
 
-def _profiled(owner: DataOwner, rest: Callable[[], None], batch: Batch) -> Answer:
-    rest()
-    return owner.infer(batch, profiled=True)
+def _asked(servers: Servers, owner: DataOwner, batch: Batch, *, profiled: bool = False) -> Answer:
+    """An answer, after which the servers have nothing more to do."""
+    answer = owner.infer(batch, profiled=profiled)
+    await_rest(servers)
+    return answer
 
 
 def _by_turns(
+    servers: Servers,
     owner: DataOwner,
-    rest: Callable[[], None],
     job: Job,
     encoder: Architecture,
     repeats: int,
@@ -240,9 +241,7 @@ def _by_turns(
     answers, seconds, limits = [], [], []
     for number in range(repeats + 1):  # the first compiles, plans and fills caches
         on_progress(Stage("inference", number, repeats + 1))
-        rest()
-        answers.append(as_planned(owner.infer(batch)))
-        rest()
+        answers.append(as_planned(_asked(servers, owner, batch)))
         output, taken = _fastest(plain, batch)
         seconds.append(taken)
         if number:

@@ -79,7 +79,7 @@ class Store(_Strict):
     """Where parties keep what they prepare ahead: each in a directory there that is named after its role."""
 
     directory: Path | None = None  # none: nothing is kept
-    limit_gb: float = Field(default=20.0, gt=0)  # that one party may keep
+    limit_gb: FiniteFloat = Field(default=20.0, gt=0)  # that one party may keep
 
 
 class Settings(_Strict):
@@ -94,7 +94,7 @@ class Settings(_Strict):
     streams: int = Field(default=16, ge=2, le=1024)  # open streams of a party
     streams_per_client: int | None = Field(default=None, ge=1, le=1024)  # see :meth:`client_streams`
     timeouts: Timeouts = Timeouts()
-    expand_gb: float = Field(default=EXPAND_GB, ge=0)  # of a server's memory, for shares expanded ahead
+    expand_gb: FiniteFloat = Field(default=EXPAND_GB, ge=0)  # of a server's memory, for shares expanded ahead
     store: Store = Store()
 
     def endpoint(self, role: Role) -> Endpoint:

@@ -30,3 +30,10 @@ def kept(stock: Stock, run_id: str = RUN, **other: Any) -> Path:
         pass
     stock.settle(run_id)
     return stock.directory / f"{run_id}.prepared"
+
+
+def damage(path: Path, position: int | None = None) -> None:
+    """Change one bit of a file, in the middle of it if no position is given."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if position is None else position] ^= 1
+    path.write_bytes(data)

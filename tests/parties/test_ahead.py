@@ -14,7 +14,19 @@ from secformer_rt.parties.ahead import Ahead
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.transport import wire_pb2
 from tests.parties.stocked import BATCH, Parties
+from tests.parties.stocks import damage
 from tests.parties.test_views import Views
+
+
+def ask_two_at_once(parties: Parties) -> None:
+    """Both prepared inferences that there are, which open nothing in common."""
+    views = Views()
+    with views.recording(), ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: parties.ask(), range(2)))
+    assert all(answer.prepared for answer in answers)
+    assert parties.held() == [set()] * 2
+    seen = [received.tobytes() for _, received in views.openings["server0"] if received.size >= 16]
+    assert len(seen) == len(set(seen)) > 100
 
 
 def test_oldest_first_and_online_only(parties: Parties) -> None:
@@ -48,13 +60,7 @@ def test_nothing_is_opened_twice(parties: Parties) -> None:
 
 def test_two_at_the_same_time_use_different_ones(parties: Parties) -> None:
     parties.prepare(2)
-    views = Views()
-    with views.recording(), ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda _: parties.ask(), range(2)))
-    assert all(answer.prepared for answer in answers)
-    assert parties.held() == [set()] * 2
-    seen = [received.tobytes() for _, received in views.openings["server0"] if received.size >= 16]
-    assert len(seen) == len(set(seen)) > 100
+    ask_two_at_once(parties)
 
 
 def test_what_one_server_lacks_the_other_throws_away(parties: Parties) -> None:
@@ -71,10 +77,7 @@ def test_what_one_server_lacks_the_other_throws_away(parties: Parties) -> None:
 def test_a_damaged_one_is_dropped_at_both(parties: Parties) -> None:
     for role in ("server0", "server1"):
         ids = parties.prepare(2).run_ids
-        path = parties.directory / role / f"{ids[0]}.prepared"
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
+        damage(parties.directory / role / f"{ids[0]}.prepared")
         assert [parties.ask().prepared for _ in range(2)] == [False, True]
         assert parties.held() == [set()] * 2
 

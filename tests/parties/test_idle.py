@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from secformer_rt.parties.stock import Stock
 from secformer_rt.scheduler.online import ServerBackend
 from secformer_rt.scheduler.randomness import Material
 from tests.parties.stocked import BATCH, Parties
+from tests.parties.stocks import damage
+from tests.parties.test_ahead import ask_two_at_once
 from tests.parties.test_views import Views
 
 
@@ -41,6 +42,11 @@ def expanded(server: ComputeServer) -> str | None:
 def all_expanded(parties: Parties) -> list[str | None]:
     await_rest(parties.client)
     return [expanded(server) for server in parties.servers]
+
+
+def all_given_back(server: ComputeServer) -> bool:
+    room = server._idle._room
+    return room._left + sum(slab.nbytes for slab in room._free) == room.size
 
 
 def refuses(*_: object, **__: object) -> None:
@@ -106,6 +112,8 @@ def test_a_broken_run_has_used_it(eager: Parties, monkeypatch: pytest.MonkeyPatc
     assert all_expanded(eager) == [ids[1]] * 2
     with after.recording():
         assert eager.ask().prepared
+    assert all_expanded(eager) == [None] * 2
+    assert all(map(all_given_back, eager.servers))
     opened = [[words for _, words in views.openings["server0"]] for views in (before, after)]
     assert len(opened[0]) > 20
     for first, second in zip(*opened, strict=False):
@@ -145,10 +153,7 @@ def test_a_damaged_one_is_left_to_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(idle, "PAUSE_S", 3600.0)
         first, second = eager.prepare(2).run_ids
-        path = eager.directory / "server1" / f"{first}.prepared"
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
+        damage(eager.directory / "server1" / f"{first}.prepared")
     eager.model.provision(eager.client)
     assert all_expanded(eager) == [first, None]
     assert [record.message for record in caplog.records] == ["not expanded ahead"]
@@ -161,17 +166,9 @@ def test_a_damaged_one_is_left_to_the_run(
 def test_two_at_once_use_different_ones(eager: Parties) -> None:
     ids = eager.prepare(2).run_ids
     assert all_expanded(eager) == [ids[0]] * 2
-    views = Views()
-    with views.recording(), ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda _: eager.ask(), range(2)))
-    assert all(answer.prepared for answer in answers)
-    assert eager.held() == [set()] * 2
-    seen = [received.tobytes() for _, received in views.openings["server0"] if received.size >= 16]
-    assert len(seen) == len(set(seen)) > 100
-    await_rest(eager.client)
-    for server in eager.servers:
-        room = server._idle._room
-        assert room._left + sum(slab.nbytes for slab in room._free) == room.size
+    ask_two_at_once(eager)
+    assert all_expanded(eager) == [None] * 2
+    assert all(map(all_given_back, eager.servers))
 
 
 def test_a_run_does_not_wait_for_a_file_to_be_read(

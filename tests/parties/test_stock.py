@@ -16,7 +16,7 @@ from secformer_rt.errors import BadConfigError, StoreError
 from secformer_rt.parties.kept import Kept
 from secformer_rt.parties.settings import Store
 from secformer_rt.parties.stock import Stock, read_about
-from tests.parties.stocks import KEY, RUN, TENSORS, about, kept
+from tests.parties.stocks import KEY, RUN, TENSORS, about, damage, kept
 
 
 @pytest.mark.parametrize("mapped", [False, True, None])
@@ -77,10 +77,10 @@ def test_a_file_that_is_copied_back_is_refused(opened: Callable[[], Stock], tmp_
 
 
 def test_a_lost_or_damaged_journal_makes_nothing_usable(opened: Callable[[], Stock]) -> None:
-    for damage in (Path.unlink, lambda path: path.write_bytes(b"+" + path.read_bytes())):
+    for harm in (Path.unlink, lambda path: path.write_bytes(b"+" + path.read_bytes())):
         stock = opened()
         kept(stock)
-        damage(stock.directory / "issued")
+        harm(stock.directory / "issued")
         assert opened().held(KEY) == []
 
 
@@ -89,9 +89,7 @@ def test_a_lost_or_damaged_journal_makes_nothing_usable(opened: Callable[[], Sto
 def test_a_changed_byte_is_noticed(opened: Callable[[], Stock], position: int, mapped: bool) -> None:
     stock = opened()
     path = kept(stock)
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
+    damage(path, position)
     with pytest.raises(StoreError, match="is damaged"):
         stock.take(RUN, KEY).tensors(mapped=mapped)
     assert not path.exists()
