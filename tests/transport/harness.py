@@ -189,6 +189,11 @@ def eventually(condition: Callable[[], object], within_s: float = 10.0) -> bool:
     return True
 
 
+def abort_heard(link: Link) -> bool:
+    """Whether an abort has been heard in full: the frames that wait to be sent are dropped last."""
+    return eventually(lambda: link._raw.outbox._closed)
+
+
 def call(channel: grpc.Channel, rpc: str = "Peer", **settings: float) -> Link:
     return connect(channel, rpc, role="server1", peer="server0", **settings)
 

@@ -10,7 +10,7 @@ import pytest
 from secformer_rt.errors import DesyncError, MismatchError, PeerLostError, SecformerError
 from secformer_rt.transport.aborts import RemoteAbort
 from secformer_rt.transport.frames import CHUNK_BYTES
-from tests.transport.harness import beside, eventually
+from tests.transport.harness import abort_heard, beside, eventually
 
 MIB = 1 << 20
 
@@ -64,7 +64,7 @@ def test_an_abort_overtakes_what_is_queued_and_unread(pair):
     for tag in range(50):
         a.send(tag, bytes(MIB))
     a.abort(MismatchError("nothing fits"))
-    assert eventually(lambda: b._inbox._failure)
+    assert abort_heard(b)
     with pytest.raises(MismatchError, match="nothing fits"):
         b.receive(0, MIB)
 

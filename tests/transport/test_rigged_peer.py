@@ -11,7 +11,7 @@ from secformer_rt.transport import wire_pb2
 from secformer_rt.transport.aborts import decode_abort, encode_abort
 from secformer_rt.transport.control import MAX_CONTROL_BYTES, MAX_HELLO_BYTES
 from secformer_rt.transport.frames import CHUNK_BYTES, Kind, encode_frame
-from tests.transport.harness import data_frame, eventually, memory_rigged, push
+from tests.transport.harness import abort_heard, data_frame, memory_rigged, push
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_an_abort_may_skip_ahead(rigged):
         code="mismatch", message="two\nlines\x1b[31m", role="server0"
     ).SerializeToString()
     push(raw, data_frame(0, 0, b"abcd"), encode_frame(77, Kind.ABORT, 0, len(payload), payload))
-    assert eventually(lambda: link._inbox._failure)
+    assert abort_heard(link)
     with pytest.raises(SecformerError, match=r"^server0 stopped the run: two lines \[31m$") as caught:
         link.receive(0, 4)
     assert caught.value.code == "mismatch"
