@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secformer_rt.errors import BadConfigError
@@ -35,17 +37,32 @@ DECIMALS = 6
 _GRID = 4001
 
 
+def _settle() -> None:
+    """Have torch call MKL's vector functions once, before there are threads to call them.
+
+    First calls in two threads at once may have one of them compute with 26 bits of 53, or 11 of 24
+    (https://github.com/pytorch/pytorch/issues/188792).
+    """
+    for dtype in (torch.float32, torch.float64):
+        one = torch.ones(1, dtype=dtype)
+        for function in (torch.sin, torch.cos, torch.exp, torch.log, torch.sqrt, torch.tanh, torch.erf):
+            function(one)
+
+
+_settle()
+
+
 def normal_erf(x: Tensor) -> Tensor:
     """erf(x / sqrt 2) = 2 Phi(x) - 1."""
     return torch.erf(x / math.sqrt(2))
 
 
 def fit_odd_series(
-    function: Callable[[Tensor], Tensor], period: float, cut: float, terms: int
+    function: Callable[[float], float], period: float, cut: float, terms: int
 ) -> tuple[float, ...]:
     """Coefficients b_k of sum b_k sin(2 pi k x / period), k = 1..terms, by least squares over ``|x| <= cut``.
 
-    They are rounded to 6 decimals, far coarser than what linear-algebra libraries disagree about, so that
+    They are rounded to 6 decimals, far coarser than what mathematical libraries disagree about, so that
     all machines derive the same plan. ``function`` must be odd: only x >= 0 is sampled.
 
     Raises:
@@ -56,10 +73,21 @@ def fit_odd_series(
             f"A series of {terms} terms with period {period} cannot be fitted up to {cut}: "
             "give at least one term, and a cut of at most half the period."
         )
-    x = torch.linspace(0, cut, _GRID, dtype=torch.float64)
-    solution = torch.linalg.lstsq(_harmonics(x, period, terms), function(x)[:, None], driver="gelsd").solution
+    x = np.linspace(0, cut, _GRID)
+    return _fit(np.sin(_angles(x, period, range(1, terms + 1))), [function(value) for value in x.tolist()])
+
+
+def _angles(x: NDArray[np.float64], period: float, multiples: range) -> NDArray[np.float64]:
+    """(samples, multiples)."""
+    found: NDArray[np.float64] = 2 * math.pi / period * x[:, None] * np.array(multiples)
+    return found
+
+
+def _fit(waves: NDArray[np.float64], values: list[float]) -> tuple[float, ...]:
+    """Least squares by numpy: torch's functions may err too much for others to find the same, see above."""
+    solution = np.linalg.lstsq(waves, np.array(values), rcond=None)[0]
     # Adding 0.0 turns -0.0, which would be a different JSON text, into 0.0.
-    return tuple(round(value, DECIMALS) + 0.0 for value in solution[:, 0].tolist())
+    return tuple(round(value, DECIMALS) + 0.0 for value in solution.tolist())
 
 
 def series_of(choice: FourierErf) -> tuple[float, ...]:
@@ -75,12 +103,11 @@ def series_of(choice: FourierErf) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def _fitted(is_tanh: bool, period: float, cut: float, terms: int) -> tuple[float, ...]:
-    return fit_odd_series(torch.tanh if is_tanh else normal_erf, period, cut, terms)
+    return fit_odd_series(math.tanh if is_tanh else _erf, period, cut, terms)
 
 
-def _harmonics(x: Tensor, period: float, terms: int) -> Tensor:
-    k = torch.arange(1, terms + 1, dtype=torch.float64)
-    return torch.sin(2 * math.pi / period * x[..., None] * k)
+def _erf(x: float) -> float:
+    return math.erf(x / math.sqrt(2))
 
 
 def odd_series(x: Tensor, coefficients: tuple[float, ...], period: float) -> Tensor:
@@ -120,11 +147,10 @@ def even_coefficients(choice: EvenSeries) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def _fitted_even(period: float, cut: float, terms: int) -> tuple[float, ...]:
-    x = torch.linspace(0, cut, _GRID, dtype=torch.float64)
-    waves = torch.cos(2 * math.pi / period * x[:, None] * torch.arange(terms + 1, dtype=torch.float64))
-    target = x / 2 * normal_erf(x)
-    solution = torch.linalg.lstsq(waves, target[:, None], driver="gelsd").solution
-    return tuple(round(value, DECIMALS) + 0.0 for value in solution[:, 0].tolist())
+    x = np.linspace(0, cut, _GRID)
+    return _fit(
+        np.cos(_angles(x, period, range(terms + 1))), [value / 2 * _erf(value) for value in x.tolist()]
+    )
 
 
 def gelu(x: Tensor, choice: Gelu, tanh: Tanh) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,10 +39,14 @@ EVEN_FRAC = 16
 
 
 def wave_table(period: int, terms: int) -> Tensor:
-    """(period, 2 terms): cos(2 pi k i / period), then the sines, k = 1 .. terms, as float64."""
-    angles = torch.arange(period, dtype=torch.float64)[:, None] * torch.arange(1, terms + 1)
-    angles = torch.remainder(angles, period) * (2 * pi / period)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+    """(period, 2 terms): cos(2 pi k i / period), then the sines, k = 1 .. terms, as float64.
+
+    By numpy: both servers must find the same, and torch's first calls may err, see
+    :mod:`secformer_rt.graph.approximations`.
+    """
+    turns = np.arange(period)[:, None] * np.arange(1, terms + 1) % period
+    angles = turns * (2 * pi / period)
+    return torch.from_numpy(np.concatenate([np.cos(angles), np.sin(angles)], axis=1))
 
 
 def _fixed(values: Tensor, frac: int) -> Tensor:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +25,7 @@ from secformer_rt.graph.preset import (
     TanhGelu,
     TwoRelu,
 )
+from secformer_rt.protocols.series import wave_table
 
 GRID = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
 TANH = FourierTanh(protocol="fourier", period=16, cut=6, terms=14)
@@ -39,6 +42,10 @@ def softmax_choice(**changes: object) -> ExactSoftmax:
     return ExactSoftmax.model_validate(values)
 
 
+def erf(x: float) -> float:
+    return math.erf(x / math.sqrt(2))
+
+
 def worst(found: Tensor, exact: Tensor) -> float:
     return float((found - exact).abs().max())
 
@@ -50,18 +57,50 @@ def test_fitted_erf_and_gelu() -> None:
 
 
 def test_seven_terms_reach_four() -> None:
-    fitted = approximations.fit_odd_series(approximations.normal_erf, 16, 4.1, 7)
+    fitted = approximations.fit_odd_series(erf, 16, 4.1, 7)
     inside = GRID[GRID.abs() <= 4.1]
     error = worst(approximations.odd_series(inside, fitted, 16), approximations.normal_erf(inside))
     assert error < 8.6e-5
 
 
 def test_fit_is_rounded_and_repeatable() -> None:
-    first, again = (approximations.fit_odd_series(approximations.normal_erf, 16.0, 4.5, 9) for _ in range(2))
+    first, again = (approximations.fit_odd_series(erf, 16.0, 4.5, 9) for _ in range(2))
     assert first == again == approximations.series_of(erf_choice())
     assert all(value == round(value, approximations.DECIMALS) for value in first)
     # Fitted once elsewhere: another machine must find the same digits.
     assert first[:3] == (1.200049, -0.034857, 0.249351)
+
+
+def test_what_both_servers_derive_is_none_of_torchs_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise AssertionError("torch computes this")
+
+    for name in ("sin", "cos", "exp", "erf", "tanh"):
+        monkeypatch.setattr(torch, name, fails)
+        monkeypatch.setattr(Tensor, name, fails)
+    for is_tanh in (False, True):
+        assert approximations._fitted.__wrapped__(is_tanh, 16.0, 4.5, 9)
+    assert approximations._fitted_even.__wrapped__(16.0, 6.4, 7)
+    assert wave_table(1024, 3).shape == (1024, 6)
+
+
+def test_torch_is_asked_for_every_function_before_there_are_threads() -> None:
+    recorded = """
+import collections, threading, torch
+calls = collections.Counter()
+def recording(name):
+    function = getattr(torch, name)
+    def record(x, *rest):
+        assert threading.active_count() == 1 and x.numel() == 1
+        calls[name, x.dtype] += 1
+        return function(x, *rest)
+    return record
+for name in ("sin", "cos", "exp", "log", "sqrt", "tanh", "erf"):
+    setattr(torch, name, recording(name))
+import secformer_rt.graph.approximations
+assert len(calls) == 14, calls
+"""
+    subprocess.run([sys.executable, "-c", recorded], check=True)
 
 
 def test_secformer_series(preset: Callable[[str], Preset]) -> None:
