@@ -254,3 +254,11 @@ def row_squares(
                 crossed += _where_clear(p[n], ring) & wrapped
             total += crossed
         out[row] = total
+
+
+@compile_now("void(int32[::1], int64, int64[::1])")
+def low_bits(words: NDArray[np.int32], bits: int, out: NDArray[np.int64]) -> None:
+    """The low bits of words, 1 to 32, as numbers that are not negative; both (N,)."""
+    kept = np.int64((1 << bits) - 1)
+    for n in range(out.size):
+        out[n] = words[n] & kept

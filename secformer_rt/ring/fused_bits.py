@@ -22,7 +22,8 @@ PLANE_BLOCK = 2048  # bytes of every plane at a time
 GATHER = np.uint64(0x8040201008040201)
 
 # Where in the array of addresses each function's is; in a table, the word that says where a last lane begins.
-READ, READ_SUM, READ_ONTO, WRITE, WRITE_SUM, WRITE_DIFFERENCE, WRITE_CHOSEN, WRITE_NARROW_SUM = range(8)
+READ, READ_SUM, READ_ONTO = range(3)
+WRITE, WRITE_SUM, WRITE_DIFFERENCE, WRITE_CHOSEN, WRITE_NARROW_SUM, WRITE_NARROW_DIFFERENCE = range(3, 9)
 LAST = 3
 
 
@@ -117,10 +118,12 @@ def bit_plane(words: NDArray[np.int64], less: NDArray[np.int64], bit: int, out: 
 @compile_now(
     "void(int64[::1], int64[::1], uint64[::1], uint64[::1], boolean, int64, int64, int64, uint64[::1])",
     "void(int64[::1], int64[::1], int32[::1], uint64[::1], boolean, int64, int64, int64, uint64[::1])",
+    "void(int64[::1], int64[::1], uint64[::1], int32[::1], boolean, int64, int64, int64, uint64[::1])",
 )
 def pack_words(
     functions: NDArray[np.int64], table: NDArray[np.int64], words: NDArray[np.uint64] | NDArray[np.int32],
-    masks: NDArray[np.uint64], less: bool, bits: int, cut: int, up: int, out: NDArray[np.uint64],
+    masks: NDArray[np.uint64] | NDArray[np.int32], less: bool, bits: int, cut: int, up: int,
+    out: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """The low bits of all sums or differences as one stream; see ``packing.pack_words``.
 
@@ -130,7 +133,7 @@ def pack_words(
         functions: addresses of ``ring.streams``, or none.
         table: for these bits.
         words: (N,); of 32 bits only with masks, which are added.
-        masks: (N,), or none.
+        masks: (N,), or none; of 32 bits only up to 32 bits, to be taken away.
         less: whether they are taken away rather than added.
         bits: 1 to 63.
         cut: bits cut off each word before a mask is added, with ``up`` added before; 0 for differences.
@@ -141,7 +144,8 @@ def pack_words(
     if functions.size:
         groups = words.size // 64 * 8
         if groups and masks.size and less:
-            call(functions[WRITE_DIFFERENCE], (words, 0, masks, 0, out, 0, groups, bits, table, 0))
+            write = functions[WRITE_NARROW_DIFFERENCE if masks.itemsize == 4 else WRITE_DIFFERENCE]
+            call(write, (words, 0, masks, 0, out, 0, groups, bits, table, 0))
         elif groups and masks.size:
             write = functions[WRITE_NARROW_SUM if words.itemsize == 4 else WRITE_SUM]
             call(write, (words, 0, masks, 0, out, 0, groups, bits, table, 0, cut, up))
@@ -160,7 +164,7 @@ def pack_words(
             for n in range(size):
                 # -m is ~m + 1.
                 word = (np.uint64(mine[n]) + np.uint64(up)) >> np.uint64(cut)
-                some[n] = (word + (added[n] ^ sign) - sign) & kept
+                some[n] = (word + (np.uint64(added[n]) ^ sign) - sign) & kept
         else:
             for n in range(size):
                 some[n] = np.uint64(mine[n]) & kept

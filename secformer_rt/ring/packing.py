@@ -107,12 +107,15 @@ def pack_chosen(
     return pack_words(add_chosen(x, bit, public, ring), bits)
 
 
-def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Stream:
+def pack_differences(
+    x: Tensor, others: Iterable[NDArray[np.uint32] | NDArray[np.int64]], bits: int
+) -> Stream:
     """What :func:`pack_words` makes of x less other words, which come in blocks of a multiple of 64.
 
     Args:
         x: int64 tensor of any shape.
-        others: int64 tensors of one axis, together as long as x; none is read after the next is asked for.
+        others: arrays of one axis, together as long as x; none is read after the next is asked for. Of uint32
+            only up to 32 bits.
         bits: 1 to 64.
     """
     words = as_flat(x)
@@ -120,16 +123,17 @@ def pack_differences(x: Tensor, others: Iterable[Tensor], bits: int) -> Stream:
     found = out.view(np.uint8)
     at = 0
     for other in others:
-        some, less = words[at : at + other.numel()], other.numpy()
+        some = words[at : at + other.size]
         if compiled() and bits < WORD_BITS:
             from secformer_rt.ring import fused_bits
 
             stream, mine = out[at * bits // 64 :], some.view(np.uint64)
-            fused_bits.pack_words(*_fast(bits), mine, less.view(np.uint64), True, bits, 0, 0, stream)
+            less = other.view(np.uint64) if other.itemsize == 8 else other.view(np.int32)
+            fused_bits.pack_words(*_fast(bits), mine, less, True, bits, 0, 0, stream)
         else:
-            packed = pack_words(torch.from_numpy(some - less), bits)
+            packed = pack_words(torch.from_numpy(some - other), bits)
             found[at * bits // 8 :][: packed.size] = packed
-        at += other.numel()
+        at += other.size
     return found[:size]
 
 

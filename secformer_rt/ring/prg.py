@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secformer_rt.ring.jit import empty, has
+from secformer_rt.ring.jit import compiled, empty, has
 
 SEED_BYTES = 32
 
@@ -134,18 +134,19 @@ class Prg:
             int64 tensor.
         """
         out = empty(tuple(shape), torch.int64) if out is None else out
-        scratch = _scratch(bits)
+        room = _room(bits)
         for part in _parts(out):
-            self._draw(part, bits, scratch)
+            _keep(self._draw(part, room), bits, part)
         return out
 
-    def blocks(self, count: int, bits: int) -> Iterator[Tensor]:
-        """The numbers of :meth:`words`, :data:`BLOCK` at a time; a block overwrites the one before."""
-        block, scratch = np.empty(BLOCK, np.int64), _scratch(bits)
+    def raw(self, count: int, bits: int) -> Iterator[NDArray[np.uint32] | NDArray[np.int64]]:
+        """The numbers of :meth:`words` with any upper bits, :data:`BLOCK` at a time.
+
+        A block overwrites the one before. Up to 32 bits its numbers are uint32, else int64.
+        """
+        block, room = np.empty(BLOCK, np.int64), _room(bits)
         for start in range(0, count, BLOCK):
-            part = block[: count - start]
-            self._draw(part, bits, scratch)
-            yield torch.from_numpy(part)
+            yield self._draw(block[: count - start], room)
 
     def planes(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform bytes, each of which is eight packed bits, as a uint8 tensor of the given shape."""
@@ -156,21 +157,15 @@ class Prg:
             part = out[start : start + len(_ZEROS)]
             self._stream.update_into(_ZEROS[: part.size], part.data)
 
-    def _draw(self, out: NDArray[np.int64], bits: int, scratch: NDArray[np.uint32]) -> None:
-        """Write the next words, at most a block of them."""
-        if bits <= 32:
-            words = scratch[: out.size]
-            self._write(words.view(np.uint8))
-            if sys.byteorder == "big":
-                words.byteswap(inplace=True)
-            words &= np.uint32((1 << bits) - 1)
-            out[:] = words
-            return
-        self._write(out.view(np.uint8))
+    def _draw(
+        self, out: NDArray[np.int64], room: NDArray[np.uint32]
+    ) -> NDArray[np.uint32] | NDArray[np.int64]:
+        """As many numbers as there is place for, at most a block: in the room for them, if there is one."""
+        drawn = room[: out.size] if room.size else out
+        self._write(drawn.view(np.uint8))
         if sys.byteorder == "big":
-            out.byteswap(inplace=True)
-        if bits < 64:
-            out &= (1 << bits) - 1
+            drawn.byteswap(inplace=True)
+        return drawn
 
     def __repr__(self) -> str:
         return "Prg(<hidden>)"
@@ -202,19 +197,32 @@ def summed(first: Prg, second: Prg, shape: tuple[int, ...], bits: int) -> Tensor
     Returns:
         int64 tensor with values in [0, 2^bits), at 64 bits in all of Z_2^64.
     """
-    out, scratch = empty(tuple(shape), torch.int64), _scratch(bits)
-    for part, other in zip(_parts(out), second.blocks(math.prod(shape), bits), strict=True):
-        first._draw(part, bits, scratch)
-        part += other.numpy()
-        if bits < 64:
-            part &= (1 << bits) - 1
+    out, room = empty(tuple(shape), torch.int64), _room(bits)
+    for part, other in zip(_parts(out), second.raw(math.prod(shape), bits), strict=True):
+        drawn = first._draw(part, room)
+        drawn += other  # both uint32, or both int64
+        _keep(drawn, bits, part)
     return out
 
 
-def _scratch(bits: int) -> NDArray[np.uint32]:
+def _room(bits: int) -> NDArray[np.uint32]:
+    """Where a block is drawn to that takes four bytes a number."""
     if not 1 <= bits <= 64:
         raise ValueError(f"bits must be between 1 and 64, not {bits}")
     return np.empty(BLOCK if bits <= 32 else 0, np.uint32)
+
+
+def _keep(drawn: NDArray[np.uint32] | NDArray[np.int64], bits: int, out: NDArray[np.int64]) -> None:
+    """Write the low bits of what was drawn, which may have been drawn to the same place."""
+    if drawn.itemsize == 8:
+        if bits < 64:
+            np.bitwise_and(drawn, (1 << bits) - 1, out=out)
+    elif compiled():
+        from secformer_rt.ring import fused
+
+        fused.low_bits(drawn.view(np.int32), bits, out)
+    else:
+        np.bitwise_and(drawn, np.uint32((1 << bits) - 1), out=out, casting="unsafe")
 
 
 def _parts(x: Tensor) -> Iterator[NDArray[np.int64]]:

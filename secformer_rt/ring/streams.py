@@ -67,7 +67,7 @@ def compile_streams() -> Compiled:
     ``write_sum(words, masks, out, ..., cut, up)`` and ``write_chosen(words, bits, numbers, out, ..., ring)``
     write a stream, to the end of the last lane too; the sums are those of ``(word + up) >> cut`` and a mask,
     or of a word and a bit where a number of ``ring`` bits has its upper one clear. ``write_narrow_sum`` is
-    ``write_sum`` of words of 32 bits.
+    ``write_sum`` of words of 32 bits, ``write_narrow_difference`` is ``write_difference`` of masks of 32.
     """
     return compile_functions(
         (lambda b, x, *rest: _read(Code(b), [x], None, *rest), 5),
@@ -77,7 +77,8 @@ def compile_streams() -> Compiled:
         (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest), 8),
         (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, less=True), 6),
         (lambda b, x, y, z, *rest: _write_chosen(Code(b), [x, y, z], *rest), 8),
-        (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, narrow=True), 8),
+        (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, sizes=(4, 8)), 8),
+        (lambda b, x, y, *rest: _write(Code(b), [x, y], *rest, sizes=(8, 4), less=True), 6),
     )
 
 
@@ -121,9 +122,9 @@ def _read(
 
 def _write(
     code: Code, sources: list[Any], out: Any, groups: Any, bits: Any, table: Any, cut: Any = None,
-    up: Any = None, *, less: bool = False, narrow: bool = False,
+    up: Any = None, *, less: bool = False, sizes: tuple[int, ...] | None = None,
 ) -> None:  # fmt: skip
-    """The stream of words, of sums or of differences; the first ones' words may be narrow."""
+    """The stream of words, of sums or of differences, of words of so many bytes."""
     b = code.builder
     shifted = None if cut is None else [code.spread(number, _WORDS) for number in (up, cut)]
 
@@ -134,7 +135,7 @@ def _write(
             words = (b.sub if less else b.add)(words, mask)
         return words
 
-    _write_words(code, sources, word, out, groups, bits, table, narrow=narrow)
+    _write_words(code, sources, word, out, groups, bits, table, sizes)
 
 
 def _write_chosen(
@@ -154,9 +155,9 @@ def _write_chosen(
 
 def _write_words(
     code: Code, sources: list[Any], word: Callable[..., Any], out: Any, groups: Any, bits: Any, table: Any,
-    *, narrow: bool = False,
+    sizes: tuple[int, ...] | None = None,
 ) -> None:  # fmt: skip
-    """The stream of what ``word`` makes of the sources' words, of which the first may have 32 bits."""
+    """The stream of what ``word`` makes of the sources' words, of eight bytes if not told otherwise."""
     b = code.builder
     kept = _kept(code, bits)
     starts = [b.load(code.at(table, _STARTS + 8 * lane, WORD)) for lane in range(4)]
@@ -169,7 +170,7 @@ def _write_words(
     before = ir.Constant(ir.VectorType(HALF, 4), [2, 3, 4, 5])
     low, high = (ir.Constant(ir.VectorType(HALF, 2), pair) for pair in ([0, 1], [2, 3]))
 
-    sizes = [4 if narrow else 8, *[8] * (len(sources) - 1)]
+    sizes = sizes or (8,) * len(sources)
 
     def step(carried: list[Any]) -> list[Any]:
         *sources_at, out_at = carried

@@ -122,7 +122,7 @@ def _correction(value: Tensor, seed: SecretSeed, index: int, position: int, item
     """What one server is sent: the value less what the other expands."""
     value = value.reshape(item.shape)
     if item.sharing is Sharing.ADDITIVE:
-        held = stream(seed, index, position).blocks(value.numel(), item.bits)
+        held = stream(seed, index, position).raw(value.numel(), item.bits)
         return pack_differences(value, held, item.bits)
     share = expand(seed, index, position, item)
     combine = torch.sub if item.sharing in (Sharing.BYTES, Sharing.HALVES) else torch.bitwise_xor

@@ -141,8 +141,11 @@ def test_adding_what_was_packed(backend: str, bits: int, count: int, offset: int
 def test_differences_are_packed_block_by_block(backend: str, bits: int, block: int) -> None:
     x, other = words(bits, 61, 71), words(block, 61 * 71)
     with using(backend):
-        found = pack_differences(x, other.split(block), bits)
+        found = pack_differences(x, [part.numpy() for part in other.split(block)], bits)
         assert np.array_equal(found, pack_words(x.reshape(-1) - other, bits))
+        if bits <= 32:
+            narrow = [part.numpy().astype(np.uint32) for part in other.split(block)]
+            assert np.array_equal(pack_differences(x, narrow, bits), found)
         place = torch.empty(61, 71, dtype=torch.int64)
         assert unpack_words(found, (61, 71), bits, place) is place
         assert torch.equal(place, unpack_words(found, (61, 71), bits))
