@@ -35,6 +35,7 @@ from secformer_rt.parties.settings import Role, Settings
 from secformer_rt.protocols.linear import HALF
 from secformer_rt.protocols.rings import Rings
 from secformer_rt.ring.buffers import as_bytes
+from secformer_rt.ring.jit import empty
 from secformer_rt.ring.packing import Stream
 from secformer_rt.ring.prg import SecretSeed
 from secformer_rt.scheduler.dealing import corrections
@@ -198,7 +199,7 @@ class Incoming:
 
     def __init__(self, link: Link, total: int, tell: Callable[[int], None]) -> None:
         """``tell`` is called with the bytes so far after every block."""
-        self.received = torch.empty(total, dtype=torch.uint8)
+        self.received = empty((total,), torch.uint8)
         self._target = as_bytes(self.received)
         self._link, self._tell = link, tell
         self._number = 0
