@@ -42,7 +42,7 @@ def ask(
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
     """Parties that no test may harm."""
-    with LocalCluster(loopback_settings(timeouts={"progress_s": 15.0, "connect_s": 60.0})) as running:
+    with LocalCluster(loopback_settings(timeouts={"progress_s": 15.0, "connect_s": 120.0})) as running:
         yield running
 
 

@@ -45,7 +45,8 @@ LONG = padded_batch((60, 64, 64))  # takes long enough to be interrupted
 @pytest.fixture(scope="module")
 def harmed() -> Iterator[LocalCluster]:
     """Parties that do get killed."""
-    with LocalCluster(loopback_settings(timeouts={"progress_s": 5.0, "handshake_s": 2.0})) as running:
+    timeouts = {"progress_s": 5.0, "handshake_s": 2.0, "connect_s": 120.0}  # to start on a busy machine
+    with LocalCluster(loopback_settings(timeouts=timeouts)) as running:
         yield running
     assert not [pid for pid in running.pids.values() if psutil.pid_exists(pid)]
 

@@ -64,7 +64,7 @@ class Observed:
 @pytest.fixture(scope="module")
 def observed() -> Iterator[Observed]:
     small, log = small_model(), io.StringIO()
-    settings = loopback_settings(timeouts={"progress_s": 15.0, "connect_s": 60.0})
+    settings = loopback_settings(timeouts={"progress_s": 15.0, "connect_s": 120.0})
     ports = dict(zip(ROLES, free_ports(len(ROLES)), strict=True))
     endpoints = {
         role: settings.endpoint(role).model_copy(update={"metrics": f"127.0.0.1:{port}"})
